@@ -1,0 +1,204 @@
+"""The experiment folder: the one file that knows the names inside it, its manifest, lock and state."""
+
+import fcntl
+import hashlib
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import include
+from utils import BusyError, UserError, read_json, to_json, write_atomic
+
+PARAMS: Final = "params.json"
+PARAMS_RESOLVED: Final = "params_resolved.json"
+NET: Final = "net.py"
+HISTORY: Final = "history.json"
+HISTORY_FIGURE: Final = "train_history.png"
+CHECKPOINT: Final = "checkpoint.pt"
+CHECKPOINT_PREVIOUS: Final = "checkpoint.prev.pt"
+LOG: Final = "train.log"
+ENVIRONMENT: Final = "environment.json"
+NET_SUMMARY: Final = "net_summary.txt"
+AUGMENTATION: Final = "augm.json"
+AUGMENTATION_PICKLE: Final = "augm.pkl"
+CODE: Final = "code"
+CODE_DIFF: Final = "code.diff"
+PREDICTIONS_VALID: Final = "predictions_valid.npz"
+STATUS: Final = "status.json"
+STOP: Final = "stop.json"
+MANIFEST: Final = "manifest.json"
+LOCK: Final = ".lock"
+REPORT: Final = "report"
+TEST_LOG: Final = "test_set_openings.json"
+
+WEIGHTS: Final = ("best", "last", "averaged")
+STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
+# What a search or a person put there; everything else in the folder is a result.
+INPUTS: Final = (PARAMS, NET, LOCK, "search.json", "README.md")
+
+
+def weights_name(kind: str) -> str:
+    """weights_best.safetensors and its two siblings."""
+    return f"weights_{kind}.safetensors"
+
+
+def metrics_name(split: str, kind: str) -> str:
+    """metrics_val_best_weights.json, as the source template names it; metrics_test_… for the test split."""
+    return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights.json"
+
+
+class RunFolder:
+    """One experiment folder.
+
+    Args:
+        path: the folder, or the params.json inside it.
+
+    Raises:
+        UserError: when there is no such folder, or no params.json in it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
+        self.path = path.parent if path.name == PARAMS else path
+        if not self.params.is_file():
+            what = "no such folder" if not self.path.is_dir() else f"no {PARAMS} in it"
+            raise UserError(f"{self.path}: {what}; an experiment is a folder with a {PARAMS}")
+        self._lock: int | None = None
+        self._digests: dict[str, str] | None = None
+
+    @property
+    def params(self) -> Path:
+        """The params.json a person wrote; never rewritten."""
+        return self.path / PARAMS
+
+    def file(self, name: str) -> Path:
+        """The path of one of the names above."""
+        return self.path / name
+
+    # --- artefacts ---
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes an artefact whole and records its sha256 in manifest.json."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = write_atomic(target, data)
+        if self.digests().get(name) != digest:
+            self.digests()[name] = digest
+            write_atomic(self.path / MANIFEST, to_json(dict(sorted(self.digests().items()))))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes an artefact as strict JSON."""
+        self.write(name, to_json(value))
+
+    def read(self, name: str) -> bytes:
+        """An artefact's bytes, checked against the manifest.
+
+        Raises:
+            UserError: when the file is missing, or is not what was written.
+        """
+        path = self.path / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); has this experiment been trained?") from error
+        expected = self.digests().get(name)
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+            raise UserError(f"{path}: damaged or changed since it was written (sha256 differs from {MANIFEST})")
+        return data
+
+    def digests(self) -> dict[str, str]:
+        """The manifest: sha256 of each artefact by name; empty when there is none, or when it is damaged."""
+        if self._digests is None:
+            try:
+                manifest = read_json(self.path / MANIFEST)
+            except UserError:
+                manifest = {}
+            ok = isinstance(manifest, dict)
+            self._digests = {k: v for k, v in manifest.items() if isinstance(v, str)} if ok else {}
+        return self._digests
+
+    def intact(self, name: str) -> bool:
+        """Whether the artefact is there and is what the manifest says."""
+        path = self.path / name
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.digests().get(name)
+
+    # --- state ---
+
+    def status(self) -> dict[str, Any]:
+        """status.json; empty before the first run."""
+        path = self.path / STATUS
+        status = read_json(path) if path.is_file() else {}
+        return status if isinstance(status, dict) else {}
+
+    def set_state(self, state: str, **fields: Any) -> None:
+        """Writes status.json: the state, and what else is known about it (kept from the state before)."""
+        if state not in STATES:
+            raise ValueError(f"{state} is not one of {STATES}")
+        try:
+            before = self.status()
+        except UserError:
+            before = {}
+        status = before | {"state": state, "updated": datetime.now(UTC).isoformat(timespec="seconds")} | fields
+        write_atomic(self.path / STATUS, to_json(status))
+
+    # --- one process at a time ---
+
+    def lock(self) -> None:
+        """Takes the folder for this process until it ends; a crash frees it too.
+
+        Raises:
+            BusyError: naming the process that holds it.
+            UserError: when the folder cannot be written.
+        """
+        path = self.path / LOCK
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose a writable folder") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
+            os.close(descriptor)
+            raise BusyError(f"{self.path}: is being trained by {holder}; wait for it or stop it") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Gives the folder back; in a forked worker, lets go of the parent's lock without freeing it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def sweep(self, prefix: str) -> None:
+        """Removes the temporary files a killed process left; only while holding the lock."""
+        for path in self.path.rglob(f"{prefix}*"):
+            path.unlink(missing_ok=True)
+
+    def results(self) -> list[Path]:
+        """Everything at the top of the folder that is not an input."""
+        children = (p for p in self.path.iterdir() if p.name not in INPUTS and not _is_child_experiment(p))
+        return sorted(p for p in children if not p.name.startswith("before-"))
+
+    def move_results_aside(self) -> Path | None:
+        """Moves the results of a run into before-<time>/, so that nothing is lost; None when there are none."""
+        if not (results := self.results()):
+            return None
+        stamp = time.strftime("before-%Y%m%d-%H%M%S")
+        taken = sum(1 for p in self.path.iterdir() if p.name.startswith(stamp))
+        aside = self.path / (f"{stamp}-{taken}" if taken else stamp)
+        aside.mkdir()
+        for path in results:
+            path.rename(aside / path.name)
+        self._digests = None
+        return aside
+
+
+def _is_child_experiment(path: Path) -> bool:
+    return path.is_dir() and (path / PARAMS).is_file() and path.name != CODE
+
+

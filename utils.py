@@ -1,0 +1,272 @@
+"""Small helpers: errors that reach a person, whole files or none, strict JSON, logging, progress. No torch."""
+
+import contextlib
+import difflib
+import functools
+import hashlib
+import importlib
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, TypeVar
+
+import include
+
+T = TypeVar("T")
+
+log = logging.getLogger("dossier")
+
+TEMPORARY_PREFIX: Final = ".dossier-"
+
+
+class UserError(Exception):
+    """Something a person can put right: one line (or one line per problem) that names the file and the fix."""
+
+    exit_code = include.BAD_INPUT
+
+
+class BusyError(UserError):
+    """The folder is in use by another process, or already holds a finished run."""
+
+    exit_code = include.BUSY
+
+
+class TrainingFault(Exception):
+    """Training cannot go on.
+
+    Args:
+        message: one line for the person.
+        reason: the state's reason in status.json: error, oom, diverged, timeout or invalid.
+    """
+
+    exit_code = include.FAULT
+
+    def __init__(self, message: str, reason: str = "error") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Interrupted(Exception):
+    """A signal stopped the program at a point from which the same command continues."""
+
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+def reports_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """Makes a program's main print what a person must know in one line and return the exit code."""
+
+    @functools.wraps(main)
+    def wrapped(*args: Any, **kwargs: Any) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (UserError, TrainingFault, Interrupted) as error:
+            if str(error):
+                sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            return 130
+
+    return wrapped
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, or None when nothing is near."""
+    folded = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
+    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The end of an error message: the nearest name, else the choices when they are few, else nothing."""
+    choices = sorted(choices)
+    if (near := nearest(name, choices)) is not None:
+        return f'; did you mean "{near}"?'
+    return f"; choose from {', '.join(choices)}" if 0 < len(choices) <= 20 else ""
+
+
+def select(name: str, table: Mapping[str, T], what: str) -> T:
+    """The table's entry of that name.
+
+    Raises:
+        UserError: naming the nearest choice.
+    """
+    if name not in table:
+        raise UserError(f'"{name}" is not a known {what}{did_you_mean(name, table)}')
+    return table[name]
+
+
+def optional_import(module: str, extra: str) -> ModuleType:
+    """Imports a package that only some uses need.
+
+    Raises:
+        UserError: with the line that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{module} is not installed: pip install '{extra}'") from error
+
+
+def positional(number: float) -> str:
+    """A number as people write it in names: 0.0001, never 1e-04."""
+    if isinstance(number, bool) or not math.isfinite(number):
+        return str(number)
+    text = format(Decimal(repr(number)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def printable(text: str) -> str:
+    """Text from a file system or a file, safe on a terminal and in a one-line message."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path: Path, data: bytes) -> str:
+    """Writes a whole file or leaves what was there; the project's only way to write one.
+
+    A temporary file in the same folder is written, flushed to the device and renamed over the target, then the folder
+    is flushed, so that a reader, a crash or a full disk sees the old bytes or the new ones.
+
+    Returns:
+        sha256 of the data, hexadecimal.
+
+    Raises:
+        TrainingFault: naming the file, what it needs and the space left.
+    """
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 (os.replace is the call that fault injection wraps)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            if temporary:
+                Path(temporary).unlink()
+        raise TrainingFault(_write_failure(path, len(data), error)) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_failure(path: Path, size: int, error: OSError) -> str:
+    try:
+        free = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MB free"
+    except OSError:
+        free = "free space unknown"
+    return f"{path}: cannot be written ({error.strerror or error}); it needs {size / 2**20:.1f} MB, {free}"
+
+
+def finite(value: Any) -> Any:
+    """The value with every NaN and infinity, at any depth, replaced by None, and paths by text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON: numbers that JSON cannot hold become null."""
+    return (json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file that one of our programs wrote.
+
+    Raises:
+        UserError: naming the file, when it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is not valid JSON ({error})") from error
+
+
+# --- talking ---------------------------------------------------------------------------------------------------------
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that falls silent on a full disk, after saying so once, instead of printing a traceback per line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
+        log.removeHandler(self)
+        log.warning("%s: cannot be written; logging goes on without it", self.baseFilename)
+
+
+@contextlib.contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """Sends the project's log to the terminal and, when a path is given, to that file too."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(_TerminalStream())]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if path is not None:
+        handlers.append(_LogFile(path, encoding="utf-8", errors="backslashreplace"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+class _TerminalStream:
+    """Log lines that do not tear a progress bar, on whatever sys.stdout is at the moment of writing."""
+
+    def write(self, text: str) -> None:
+        from tqdm import tqdm
+
+        if text.strip():
+            tqdm.write(text.rstrip("\n"), file=sys.stdout)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None, initial: int = 0, unit: str = "it") -> Any:
+    """A tqdm bar with rate and time left on a terminal; nothing elsewhere."""
+    from tqdm import tqdm
+
+    quiet = not sys.stderr.isatty()
+    return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=quiet)
