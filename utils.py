@@ -85,7 +85,8 @@ def reports_errors(main: Callable[..., int]) -> Callable[..., int]:
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when nothing is near."""
     folded = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
-    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    likeness = 0.6 if len(name) > 2 else 0.5  # one of two letters right is half
+    found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=likeness)
     return folded[found[0]] if found else None
 
 
@@ -93,8 +94,8 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """The end of an error message: the nearest name, else the choices when they are few, else nothing."""
     choices = sorted(choices)
     if (near := nearest(name, choices)) is not None:
-        return f'; did you mean "{near}"?'
-    return f"; choose from {', '.join(choices)}" if 0 < len(choices) <= 20 else ""
+        return f'; did you mean "{printable(near)}"?'
+    return f"; choose from {printable(', '.join(choices))}" if 0 < len(choices) <= 20 else ""
 
 
 def select(name: str, table: Mapping[str, T], what: str) -> T:
@@ -124,7 +125,7 @@ def positional(number: float) -> str:
     """A number as people write it in names: 0.0001, never 1e-04."""
     if isinstance(number, bool) or not math.isfinite(number):
         return str(number)
-    text = format(Decimal(repr(number)), "f")
+    text = format(Decimal(number if isinstance(number, int) else repr(float(number))), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -148,22 +149,38 @@ def write_atomic(path: Path, data: bytes) -> str:
     Raises:
         TrainingFault: naming the file, what it needs and the space left.
     """
-    temporary = ""
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 (os.replace is the call that fault injection wraps)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                os.fsync(file.fileno())
+            os.replace(temporary, path)  # noqa: PTH105 (os.replace is the call that fault injection wraps)
+        finally:  # also when a signal's exception passes through
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
         _fsync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            if temporary:
-                Path(temporary).unlink()
         raise TrainingFault(_write_failure(path, len(data), error)) from error
     return hashlib.sha256(data).hexdigest()
+
+
+def keep_previous(path: Path, previous: Path) -> None:
+    """Gives the file a second name, replacing what had that name, before the file itself is written anew."""
+    if not path.is_file():
+        return
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}"
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(path)
+        os.replace(temporary, previous)  # noqa: PTH105
+    except OSError:  # a file system without hard links
+        write_atomic(previous, path.read_bytes())
+    finally:  # replace leaves it there where both are names of the same file already
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -185,11 +202,14 @@ def _write_failure(path: Path, size: int, error: OSError) -> str:
         free = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MB free"
     except OSError:
         free = "free space unknown"
-    return f"{path}: cannot be written ({error.strerror or error}); it needs {size / 2**20:.1f} MB, {free}"
+    needs = f"it needs {size / 2**20:.1f} MB, {free}"
+    return f"{printable(str(path))}: cannot be written ({error.strerror or error}); {needs}"
 
 
 def finite(value: Any) -> Any:
-    """The value with every NaN and infinity, at any depth, replaced by None, and paths by text."""
+    """The value with every NaN and infinity, at any depth, replaced by None, paths by text, arrays by lists."""
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays, tensors
+        value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -215,9 +235,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error})") from error
+        raise UserError(f"{printable(str(path))}: is not valid JSON ({error})") from error
 
 
 # --- talking ---------------------------------------------------------------------------------------------------------
@@ -226,19 +246,35 @@ def read_json(path: Path) -> Any:
 class _LogFile(logging.FileHandler):
     """A log file that falls silent on a full disk, after saying so once, instead of printing a traceback per line."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        log.removeHandler(self)
-        log.warning("%s: cannot be written; logging goes on without it", self.baseFilename)
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)  # a fault of ours: its traceback belongs on the terminal
+        else:
+            log.removeHandler(self)
+            log.warning("%s: cannot be written; logging goes on without it", self.baseFilename)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what a full disk left in the buffer
+            super().close()
 
 
 @contextlib.contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """Sends the project's log to the terminal and, when a path is given, to that file too."""
+    """Sends the project's log to the terminal and, when a path is given, to that file too.
+
+    Raises:
+        TrainingFault: when the file cannot be opened.
+    """
     handlers: list[logging.Handler] = [logging.StreamHandler(_TerminalStream())]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    handlers[0].addFilter(lambda record: not getattr(record, "file_only", False))
     if path is not None:
-        handlers.append(_LogFile(path, encoding="utf-8", errors="backslashreplace"))
+        try:
+            handlers.append(_LogFile(path, encoding="utf-8", errors="backslashreplace"))
+        except OSError as error:
+            raise TrainingFault(_write_failure(path, 0, error)) from error
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level, log.propagate
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in handlers:
@@ -249,6 +285,8 @@ def logging_to(path: Path | None) -> Iterator[None]:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 class _TerminalStream:
@@ -258,7 +296,8 @@ class _TerminalStream:
         from tqdm import tqdm
 
         if text.strip():
-            tqdm.write(text.rstrip("\n"), file=sys.stdout)
+            encoding = sys.stdout.encoding or "utf-8"  # a terminal may know fewer characters than a file name holds
+            tqdm.write(text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
 
     def flush(self) -> None:
         sys.stdout.flush()

@@ -1,5 +1,6 @@
 """The experiment folder: the one file that knows the names inside it, its manifest, lock and state."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -9,8 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import include
-from utils import BusyError, UserError, read_json, to_json, write_atomic
+from utils import BusyError, UserError, printable, read_json, to_json, write_atomic
 
 PARAMS: Final = "params.json"
 PARAMS_RESOLVED: Final = "params_resolved.json"
@@ -65,7 +65,7 @@ class RunFolder:
         self.path = path.parent if path.name == PARAMS else path
         if not self.params.is_file():
             what = "no such folder" if not self.path.is_dir() else f"no {PARAMS} in it"
-            raise UserError(f"{self.path}: {what}; an experiment is a folder with a {PARAMS}")
+            raise UserError(f"{printable(str(self.path))}: {what}; an experiment is a folder with a {PARAMS}")
         self._lock: int | None = None
         self._digests: dict[str, str] | None = None
 
@@ -160,13 +160,17 @@ class RunFolder:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose a writable folder") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
+        except BlockingIOError as error:
+            holder = printable(os.read(descriptor, 200).decode("utf-8", "replace")) or "another process"
             os.close(descriptor)
             raise BusyError(f"{self.path}: is being trained by {holder}; wait for it or stop it") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(f"{self.path}: cannot be locked ({error.strerror}); choose another file system") from error
         self._lock = descriptor
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without its holder's name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
     def unlock(self) -> None:
         """Gives the folder back; in a forked worker, lets go of the parent's lock without freeing it."""
@@ -175,9 +179,12 @@ class RunFolder:
             self._lock = None
 
     def sweep(self, prefix: str) -> None:
-        """Removes the temporary files a killed process left; only while holding the lock."""
-        for path in self.path.rglob(f"{prefix}*"):
-            path.unlink(missing_ok=True)
+        """Removes the temporary files a killed process left; only while holding the lock, which covers no child."""
+        for folder, inner, names in os.walk(self.path):
+            inner[:] = [name for name in inner if not _is_child_experiment(Path(folder, name))]
+            for name in names:
+                if name.startswith(prefix):
+                    Path(folder, name).unlink(missing_ok=True)
 
     def results(self) -> list[Path]:
         """Everything at the top of the folder that is not an input."""
@@ -200,5 +207,3 @@ class RunFolder:
 
 def _is_child_experiment(path: Path) -> bool:
     return path.is_dir() and (path / PARAMS).is_file() and path.name != CODE
-
-

@@ -1,0 +1,250 @@
+"""RunFolder: artefacts with their digests, state, lock, results moved aside."""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import include
+from config import run_folder
+from config.run_folder import RunFolder
+from utils import TEMPORARY_PREFIX, BusyError, TrainingFault, UserError
+
+
+@pytest.fixture
+def folder(file: Path) -> RunFolder:
+    file.write_text('{"arch": "conv"}', encoding="utf-8")
+    return RunFolder(file.parent)
+
+
+def names(folder: RunFolder) -> list[str]:
+    return sorted(str(p.relative_to(folder.path)) for p in folder.path.rglob("*") if p.is_file())
+
+
+def test_a_folder_is_named_by_itself_or_by_its_params(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert RunFolder(folder.path / "params.json").path == RunFolder(str(folder.path)).path == folder.path
+    assert folder.params == folder.file("params.json") == folder.path / "params.json"
+    monkeypatch.chdir(folder.path)
+    assert RunFolder("params.json").params.is_file()
+
+
+@pytest.mark.parametrize("name", ["no\nsuch", "no/params.json"])
+def test_no_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"no such folder; an experiment is a folder with a params\.json$") as caught:
+        RunFolder(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+def test_no_params(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no params\.json in it"):
+        RunFolder(tmp_path)
+
+
+def test_file_names() -> None:
+    assert run_folder.weights_name("best") == "weights_best.safetensors"
+    assert run_folder.metrics_name("valid", "last") == "metrics_val_last_weights.json"
+    assert run_folder.metrics_name("test", "averaged") == "metrics_test_averaged_weights.json"
+
+
+# --- artefacts -------------------------------------------------------------------------------------------------------
+
+
+def test_artefacts_are_read_as_written(folder: RunFolder) -> None:
+    folder.write("report/a.bin", b"one")
+    folder.write_json("history.json", {"loss": float("nan")})
+    again = RunFolder(folder.path)
+    assert again.read("report/a.bin") == b"one"
+    assert json.loads(again.read("history.json")) == {"loss": None}
+    assert again.intact("history.json")
+    assert not again.intact("missing")
+    assert list(again.digests()) == ["history.json", "report/a.bin"]
+    folder.write("report/a.bin", b"two")
+    assert RunFolder(folder.path).read("report/a.bin") == b"two"
+
+
+def test_an_unchanged_artefact_leaves_the_manifest_alone(folder: RunFolder) -> None:
+    folder.write("a", b"one")
+    before = folder.file("manifest.json").stat().st_ino
+    folder.write("a", b"one")
+    assert folder.file("manifest.json").stat().st_ino == before
+
+
+@pytest.mark.parametrize("change", [b"", b"onf", b"one ", b"on"])
+def test_damage_is_noticed(folder: RunFolder, change: bytes) -> None:
+    folder.write("a", b"one")
+    folder.file("a").write_bytes(change)
+    assert not folder.intact("a")
+    with pytest.raises(UserError, match=r"a: damaged or changed since it was written \(sha256 differs"):
+        folder.read("a")
+
+
+def test_a_missing_artefact(folder: RunFolder) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(No such file.*has this experiment been trained\?"):
+        folder.read("history.json")
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[1]", b'{"a": 5}', b"\xff"])
+def test_a_damaged_manifest_is_begun_anew(folder: RunFolder, manifest: bytes) -> None:
+    folder.write("a", b"one")
+    folder.file("manifest.json").write_bytes(manifest)
+    again = RunFolder(folder.path)
+    assert again.digests() == {}
+    assert not again.intact("a")
+    again.write("a", b"one")
+    assert RunFolder(folder.path).intact("a")
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+def test_state(folder: RunFolder) -> None:
+    assert folder.status() == {}
+    folder.set_state("running", epoch=1)
+    folder.set_state("failed", reason="oom")
+    status = folder.status()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", status.pop("updated"))
+    assert status == {"state": "failed", "epoch": 1, "reason": "oom"}
+    with pytest.raises(ValueError, match="done is not one of"):
+        folder.set_state("done")
+
+
+def test_a_damaged_state_is_told_and_can_be_replaced(folder: RunFolder) -> None:
+    folder.file("status.json").write_bytes(b"{")
+    with pytest.raises(UserError, match=r"status\.json: is not valid JSON"):
+        folder.status()
+    folder.set_state("running")
+    assert folder.status()["state"] == "running"
+    folder.file("status.json").write_bytes(b"[]")
+    assert folder.status() == {}
+
+
+# --- the lock --------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys; sys.path.insert(0, sys.argv[1])
+from config.run_folder import RunFolder
+folder = RunFolder(sys.argv[2])
+folder.lock()
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_one_process_at_a_time_and_a_crash_frees_it(folder: RunFolder) -> None:
+    command = [sys.executable, "-c", HOLDER, str(include.ROOT), str(folder.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(
+            BusyError, match=rf"is being trained by process {holder.pid} on \S+; wait for it or stop it"
+        ):
+            folder.lock()
+        holder.kill()
+        holder.wait()
+        folder.lock()
+    folder.unlock()
+
+
+def test_lock_and_unlock(folder: RunFolder) -> None:
+    folder.unlock()
+    folder.lock()
+    with pytest.raises(BusyError, match=f"by process {os.getpid()} on "):
+        RunFolder(folder.path).lock()
+    folder.unlock()
+    other = RunFolder(folder.path)
+    other.lock()
+    other.unlock()
+
+
+def test_a_worker_lets_go_without_freeing_it(folder: RunFolder) -> None:
+    folder.lock()
+    if (worker := os.fork()) == 0:
+        folder.unlock()
+        os._exit(0)
+    os.waitpid(worker, 0)
+    with pytest.raises(BusyError):
+        RunFolder(folder.path).lock()
+    folder.unlock()
+
+
+def _fails(code: int) -> Any:
+    def call(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+def test_a_folder_that_cannot_be_locked(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", _fails(errno.EROFS))
+        with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\); choose a writable folder"):
+            folder.lock()
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", _fails(errno.ENOLCK))
+        with pytest.raises(UserError, match=r"cannot be locked \(No locks available\)") as caught:
+            folder.lock()
+        assert not isinstance(caught.value, BusyError)
+
+
+def test_a_full_disk_does_not_keep_from_locking(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", _fails(errno.ENOSPC))
+    folder.lock()
+    with pytest.raises(BusyError, match="is being trained by another process"):
+        RunFolder(folder.path).lock()
+    folder.unlock()
+
+
+# --- leftovers and results -------------------------------------------------------------------------------------------
+
+
+def test_sweep_leaves_children_alone(folder: RunFolder) -> None:
+    child = folder.path / "learning_rate_0.1"
+    for place in (folder.path, folder.path / "report", child, child / "report"):
+        place.mkdir(exist_ok=True)
+        (place / f"{TEMPORARY_PREFIX}x").touch()
+        (place / "kept").touch()
+    (child / "params.json").touch()
+    folder.sweep(TEMPORARY_PREFIX)
+    mine = ["kept", "params.json", "report/kept"]
+    theirs = [f"{TEMPORARY_PREFIX}x", "kept", "params.json", f"report/{TEMPORARY_PREFIX}x", "report/kept"]
+    assert names(folder) == sorted(mine + [f"learning_rate_0.1/{name}" for name in theirs])
+
+
+def test_results_are_moved_aside_and_inputs_stay(folder: RunFolder) -> None:
+    inputs = ["README.md", "net.py", "params.json", "search.json", "learning_rate_0.1/params.json"]
+    for name in (*inputs, "code/params.json", "code/net.py", "status.json"):
+        folder.file(name).parent.mkdir(exist_ok=True)
+        folder.file(name).touch()
+    folder.write("report/a.png", b"1")
+    asides = []
+    for _ in range(3):  # within one second too
+        aside = folder.move_results_aside()
+        assert aside is not None
+        asides.append(aside)
+        assert folder.results() == []
+        assert folder.digests() == {}
+        folder.write("history.json", b"{}")
+    assert len(set(asides)) == 3
+    assert sorted(p.name for p in asides[0].iterdir()) == ["code", "manifest.json", "report", "status.json"]
+    assert [p.name for p in folder.results()] == ["history.json", "manifest.json"]
+    assert set(inputs) <= set(names(folder))
+
+
+def test_nothing_to_move(folder: RunFolder) -> None:
+    assert folder.move_results_aside() is None
+    assert names(folder) == ["params.json"]
+
+
+def test_a_failed_write_names_the_file(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write("a", b"one")
+    monkeypatch.setattr(os, "fsync", _fails(errno.ENOSPC))
+    with pytest.raises(TrainingFault, match=r"a: cannot be written \(No space left on device\); it needs 0\.0 MB"):
+        folder.write("a", b"two")
+    assert RunFolder(folder.path).read("a") == b"one"

@@ -1,0 +1,355 @@
+"""utils: errors, names, whole files or none, strict JSON, logging."""
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import include
+import utils
+from utils import BusyError, Interrupted, TrainingFault, UserError, log, logging_to, write_atomic
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("two\nlines"), 2),
+        (BusyError("in use"), 3),
+        (TrainingFault("no memory", "oom"), 4),
+        (Interrupted(signal.SIGTERM, "stopped"), 143),
+        (Interrupted(signal.SIGINT), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_reported_errors(capsys: pytest.CaptureFixture[str], error: BaseException, code: int) -> None:
+    @utils.reports_errors
+    def main(argv: list[str] | None = None) -> int:
+        raise error
+
+    assert main(["x"]) == code
+    text = str(error)
+    assert capsys.readouterr() == ("", f"{text}\n" if text else "")
+
+
+def test_what_is_no_error_passes() -> None:
+    assert utils.reports_errors(lambda: include.SOME_FAILED)() == 1
+    with pytest.raises(ZeroDivisionError):  # a fault of the program keeps its traceback
+        utils.reports_errors(lambda: 1 // 0)()
+    assert TrainingFault("x").reason == "error"
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet81", "resnet18"), ("ResNet18", "resnet18"), ("adamw", "AdamW"), ("xs", "ps"), ("zzz", None), ("", None)],
+)
+def test_nearest(name: str, expected: str | None) -> None:
+    assert utils.nearest(name, ["resnet18", "resnet50", "AdamW", "ps", "wd"]) == expected
+
+
+def test_did_you_mean() -> None:
+    assert utils.did_you_mean("yess", ["yes", "no"]) == '; did you mean "yes"?'
+    assert utils.did_you_mean("maybe", {"yes": 1, "no": 0}) == "; choose from no, yes"
+    assert utils.did_you_mean("maybe", []) == ""
+    assert utils.did_you_mean("maybe", map(str, range(21))) == ""
+    assert utils.did_you_mean("maybe", ["\x1b\n"]) == "; choose from \\x1b\\n"
+
+
+def test_select() -> None:
+    assert utils.select("a", {"a": 1}, "metric") == 1
+    with pytest.raises(UserError, match=r'^"acuracy" is not a known metric; did you mean "accuracy"\?$'):
+        utils.select("acuracy", {"accuracy": 1}, "metric")
+
+
+def test_optional_import() -> None:
+    assert utils.optional_import("json", "x") is json
+    with pytest.raises(UserError, match=r"^no_such_module is not installed: pip install 'dossier\[x\]'$"):
+        utils.optional_import("no_such_module", "dossier[x]")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.0001, "0.0001"),
+        (1e-7, "0.0000001"),
+        (1.50, "1.5"),
+        (2.0, "2"),
+        (100, "100"),
+        (1e22, "10000000000000000000000"),
+        (10**30, "1" + "0" * 30),
+        (-0.25, "-0.25"),
+        (np.float64(0.1), "0.1"),
+        (True, "True"),
+        (math.inf, "inf"),
+    ],
+)
+def test_positional(number: float, text: str) -> None:
+    assert utils.positional(number) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_positional_keeps_every_digit(number: float) -> None:
+    text = utils.positional(number)
+    assert float(text) == number
+    assert "e" not in text.lower()
+
+
+@given(st.text())
+def test_printable(text: str) -> None:
+    assert utils.printable(text).isprintable()
+    assert utils.printable("naïve 数 name") == "naïve 数 name"
+    assert utils.printable("a\nb\x1b[31m\ud800\u202e") == "a\\nb\\x1b[31m\\ud800\\u202e"
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_write_atomic(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    mask = os.umask(0o027)
+    try:
+        for data in (b"one", b"", b"x" * 100_000):
+            assert write_atomic(path, data) == hashlib.sha256(data).hexdigest()
+            assert path.read_bytes() == data
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    finally:
+        os.umask(mask)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("call", ["fdopen", "fchmod", "fsync", "replace"])
+def test_a_failed_write_keeps_the_old_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    path = tmp_path / "a\nb.json"
+    write_atomic(path, b"old")
+    called = []
+
+    def fails(*_: object, **__: object) -> None:
+        called.append(call)
+        raise OSError(code, os.strerror(code))
+
+    real = os.fdopen
+    if call == "fdopen":  # the write itself fails, as on a full disk
+
+        def opens(descriptor: int, mode: str) -> Any:
+            file = real(descriptor, mode)
+            return _Failing(file, fails)
+
+        monkeypatch.setattr(os, call, opens)
+    else:
+        monkeypatch.setattr(os, call, fails)
+    message = rf"a\\nb\.json: cannot be written \({os.strerror(code)}\); it needs 1\.0 MB, \d+\.\d MB free$"
+    with pytest.raises(TrainingFault, match=message):
+        write_atomic(path, b"n" * 2**20)
+    assert called
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+class _Failing:
+    """A file whose write fails."""
+
+    def __init__(self, file: Any, fails: Any) -> None:
+        self.file, self.write = file, fails
+
+    def __enter__(self) -> "_Failing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupts(_: int) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "fsync", interrupts)
+    with pytest.raises(Interrupted):
+        write_atomic(tmp_path / "a", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_flushes_file_and_folder_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    sync, replace = os.fsync, os.replace
+
+    def noted_sync(descriptor: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def noted_replace(a: str, b: Path) -> None:
+        calls.append("replace")
+        replace(a, b)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_atomic(tmp_path / "a", b"new")
+    assert calls == ["file", "replace", "folder"]
+
+
+def test_write_into_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFault, match=r"cannot be written \(No such file or directory\).*free space unknown"):
+        write_atomic(tmp_path / "no" / "a", b"")
+
+
+def test_a_killed_writer_leaves_old_or_new(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    code = f"""
+import sys; sys.path.insert(0, {str(include.ROOT)!r})
+from pathlib import Path
+from utils import write_atomic
+while True:
+    for letter in b"ab":
+        write_atomic(Path({str(path)!r}), bytes([letter]) * 300_000)
+"""
+    for _ in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", code])
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.05)
+        writer.kill()
+        writer.wait()
+        data = path.read_bytes()
+        assert len(data) == 300_000
+        assert len(set(data)) == 1
+
+
+def test_keep_previous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, previous = tmp_path / "a", tmp_path / "b"
+    utils.keep_previous(path, previous)
+    assert not previous.exists()
+    write_atomic(path, b"one")
+    utils.keep_previous(path, previous)
+    utils.keep_previous(path, previous)  # as after a crash in between
+    write_atomic(path, b"two")
+    assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
+    utils.keep_previous(path, previous)
+    assert previous.read_bytes() == b"two"
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuses)
+    write_atomic(path, b"three")
+    utils.keep_previous(path, previous)
+    assert previous.read_bytes() == b"three"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def test_to_json_is_strict() -> None:
+    value = {"nan": math.nan, "in": [math.inf, (-math.inf, 1.5)], 3: Path("a/b"), "ü": "\ud800", "np": np.float32(0.5),
+             "array": np.array([[1, 2]]), "nan array": np.array([np.nan]), "flag": np.True_}  # fmt: skip
+    text = utils.to_json(value)
+    assert text.endswith(b"}\n")
+    back = json.loads(text, parse_constant=pytest.fail)
+    assert back == {"nan": None, "in": [None, [None, 1.5]], "3": "a/b", "ü": "\ud800", "np": 0.5,
+                    "array": [[1, 2]], "nan array": [None], "flag": True}  # fmt: skip
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(JSON_VALUES)
+def test_json_round_trip(value: Any) -> None:
+    assert json.loads(utils.to_json(value)) == value
+
+
+def test_read_json(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb.json"
+    path.write_bytes(utils.to_json({"ü": [1, None]}))
+    assert utils.read_json(path) == {"ü": [1, None]}
+    for damaged in (b"", b'{"a": ', b"\xff\xfe{", b"[" * 100_000):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"a\\nb\.json: is not valid JSON") as caught:
+            utils.read_json(path)
+        assert str(caught.value).isprintable()
+    with pytest.raises(UserError, match="cannot be read"):
+        utils.read_json(tmp_path)
+
+
+# --- talking ---------------------------------------------------------------------------------------------------------
+
+
+def test_logging_to_terminal_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = log.level, log.propagate, list(log.handlers)
+    path = tmp_path / "train.log"
+    with logging_to(path):
+        log.info("naïve %s", "\ud800")
+        log.error("details", extra={"file_only": True})
+        log.debug("silent")
+        log.info("")
+    with logging_to(path):
+        log.info("again")
+    with logging_to(None):
+        log.warning("terminal")
+    assert (log.level, log.propagate, log.handlers) == before
+    assert capsys.readouterr().out.splitlines() == ["naïve \\ud800", "again", "terminal"]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line[24:] for line in lines] == ["INFO naïve \\ud800", "ERROR details", "INFO ", "INFO again"]
+
+
+def test_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    handlers = list(log.handlers)
+    with pytest.raises(TrainingFault, match=r"cannot be written \(Is a directory\)"), logging_to(tmp_path):
+        pass
+    assert log.handlers == handlers
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_log_goes_on_without_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to(Path("/dev/full")):
+        log.info("one")
+        log.info("two")
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["one", "/dev/full: cannot be written; logging goes on without it", "two"]
+    assert err == ""
+
+
+def test_a_wrong_log_call_is_not_blamed_on_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to(tmp_path / "train.log"):
+        log.info("%d", "x")
+        log.info("goes on")
+    assert "cannot be written" not in capsys.readouterr().out
+    assert "goes on" in (tmp_path / "train.log").read_text(encoding="utf-8")
+
+
+def test_progress_is_quiet_off_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(utils.progress(range(3), "counting", total=3)) == [0, 1, 2]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_import_is_light() -> None:
+    code = "import sys, utils; print(*(m for m in ('torch', 'numpy', 'tqdm', 'pydantic') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=include.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_the_log_has_one_name() -> None:
+    assert log is logging.getLogger("dossier")
