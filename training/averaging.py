@@ -1,0 +1,164 @@
+"""Averages of weights: the moving one of every step, the plain one of the last epochs, and BatchNorm to match."""
+
+import contextlib
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Weights = dict[str, Tensor]
+
+
+class EMA:
+    """Exponential moving average of the weights and of floating-point buffers; others are copied.
+
+    BatchNorm's statistics are averaged alongside, so that they belong to the averaged weights. The decay rises from
+    2 / 11 with the steps, min(decay, (1 + t) / (10 + t)), so that the start is forgotten also on small data.
+
+    Args:
+        net: where the average starts.
+        decay: its highest value, in [0, 1).
+
+    Attributes:
+        net: the averaged net, in evaluation mode.
+        steps: updates so far.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        """Copies the net."""
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Moves the average towards the net; call it after each optimizer step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        means, news = [], []
+        for mean, new in zip(_tensors(self.net), _tensors(net), strict=True):
+            if mean.is_floating_point():
+                means.append(mean)
+                news.append(new)
+            else:
+                mean.copy_(new)
+        if means:
+            torch._foreach_lerp_(means, news, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights and the number of updates."""
+        return {"net": self.net.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state."""
+        self.net.load_state_dict(state["net"])
+        self.steps = state["steps"]
+
+
+def _tensors(net: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, shared ones once."""
+    return itertools.chain(net.parameters(), net.buffers())
+
+
+class LastEpochs:
+    """Keeps the weights of the last finished epochs, and gives their mean.
+
+    Args:
+        count: how many epochs; fewer when fewer ran.
+        num_epochs: the epochs planned. Nothing is kept of an epoch that cannot be among the last.
+        may_stop_early: whether any epoch may turn out to be the last.
+    """
+
+    def __init__(self, count: int, num_epochs: int, may_stop_early: bool = False) -> None:
+        """Starts empty."""
+        self.count = count
+        self.first = 1 if may_stop_early else num_epochs - count + 1
+        self.epochs: list[int] = []
+        self.weights: list[Weights] = []
+
+    def add(self, net: nn.Module, epoch: int) -> None:
+        """Keeps a copy of the weights after the epoch of this number, counted from 1."""
+        if epoch < self.first:
+            return
+        self.epochs = [*self.epochs, epoch][-self.count :]
+        copied = {name: tensor.detach().to("cpu", copy=True) for name, tensor in net.state_dict().items()}
+        self.weights = [*self.weights, copied][-self.count :]
+
+    def mean(self) -> Weights:
+        """Mean of the kept weights, summed in float64; buffers that are not floating-point as in the last epoch.
+
+        BatchNorm's averaged statistics are not those of the averaged weights: recompute_batch_norm makes them so.
+        """
+        last = self.weights[-1]
+        return {name: self._mean_of(name) if last[name].is_floating_point() else last[name].clone() for name in last}
+
+    def _mean_of(self, name: str) -> Tensor:
+        total = torch.zeros_like(self.weights[-1][name], dtype=torch.float64)
+        for weights in self.weights:
+            total += weights[name]
+        return (total / len(self.weights)).to(self.weights[-1][name].dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The kept weights and their epochs."""
+        return {"epochs": self.epochs, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state."""
+        self.epochs, self.weights = state["epochs"], state["weights"]
+
+
+@contextlib.contextmanager
+def loaded(net: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """The net with other weights, for as long as the block lasts."""
+    own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    try:
+        net.load_state_dict(weights)
+        yield
+    finally:
+        net.load_state_dict(own)
+
+
+@torch.no_grad()
+def recompute_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Sets BatchNorm's statistics to the mean over the batches, each image weighing the same; the rest stays as it is.
+
+    Only BatchNorm layers compute in training mode meanwhile (no dropout, no stochastic depth). Frozen layers, whose
+    weights need no gradient, keep their statistics; where all layers do (batch_norm "all_eval"), don't call it.
+
+    Args:
+        net: its modes and each layer's momentum are as before afterwards.
+        batches: images (B, C, H, W) on the net's device; a batch of one image has no variance and is left out.
+    """
+    layers = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and not _frozen(m)]
+    if not layers:
+        return
+    modes = {module: module.training for module in net.modules()}
+    momenta = [layer.momentum for layer in layers]
+    seen = 0
+    try:
+        net.eval()
+        for layer in layers:
+            layer.train()
+        for images in batches:
+            if len(images) == 1:
+                continue
+            if not seen:
+                for layer in layers:
+                    layer.reset_running_stats()
+            seen += len(images)
+            for layer in layers:  # the running mean of batches of sizes n: new weighs n over all seen so far
+                layer.momentum = len(images) / seen
+            net(images)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def _frozen(layer: _BatchNorm) -> bool:
+    return layer.affine and not layer.weight.requires_grad
