@@ -1,0 +1,98 @@
+"""95% intervals: how far a number from so many images may be from what all such images would give. No torch."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from model.metric import metrics
+from utils import select
+
+Array = np.ndarray[Any, Any]
+
+Z: Final = 1.959963984540054  # 97.5% quantile of the normal distribution
+PERCENTILES: Final = (2.5, 97.5)
+_AT_ONCE: Final = 2**22  # numbers of one chunk of the bootstrap, 32 MB
+
+
+class Interval(NamedTuple):
+    """The lowest and the highest value that go with the data; nan where there is none."""
+
+    low: float
+    high: float
+
+
+def wilson(successes: int, total: int) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927); it holds for small numbers and near 0 and 1 too."""
+    if total == 0:
+        return Interval(math.nan, math.nan)
+    centre = successes + Z**2 / 2
+    half = Z * math.sqrt(successes * (total - successes) / total + Z**2 / 4)
+    return Interval(max(0.0, (centre - half) / (total + Z**2)), min(1.0, (centre + half) / (total + Z**2)))
+
+
+def resampled_means(table: Array, draws: int = 2000, seed: int = 0) -> Array:
+    """Means (draws, K) of a table (N, K) over as many images drawn with replacement; every column has the same draws.
+
+    A draw is how often each image was drawn, a multinomial, so that many are one product of matrices.
+    """
+    random = np.random.default_rng(seed)
+    images = len(table)
+    means = []
+    for start in range(0, draws, chunk := max(1, _AT_ONCE // max(1, images))):
+        rows = min(chunk, draws - start)
+        drawn = random.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
+        means.append(counts.astype(np.float64) @ table / images)
+    return np.concatenate(means)
+
+
+def mean_interval(values: Array, draws: int = 2000, seed: int = 0) -> Interval:
+    """Bootstrap interval of the mean of one number per image (N,), such as the loss, or whether it is right."""
+    if not len(values) or not np.isfinite(values).all():
+        return Interval(math.nan, math.nan)
+    return Interval(*map(float, np.percentile(resampled_means(values[:, None], draws, seed), PERCENTILES)))
+
+
+def metric_interval(
+    function: Callable[[Array, Array], float], logits: Array, labels: Array, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Bootstrap interval of any metric of logits (N, C) and labels, computed anew for each draw of images.
+
+    Draws for which it is undefined, as a class is missing, are left out; nan when these are more than half.
+    """
+    random = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws if len(logits) else 0):
+        drawn = random.integers(len(logits), size=len(logits))
+        values.append(function(logits[drawn], labels[drawn]))
+    defined = np.array(values)[np.isfinite(values)]
+    if not len(values) or len(defined) < len(values) / 2:
+        return Interval(math.nan, math.nan)
+    return Interval(*map(float, np.percentile(defined, PERCENTILES)))
+
+
+def intervals(
+    names: Sequence[str], logits: Array, labels: Array, losses: Array | None = None, seed: int = 0
+) -> dict[str, Interval]:
+    """The interval of each named metric, and of the loss when it is given: Wilson's for shares, else the bootstrap's.
+
+    Args:
+        names: keys of `metrics`.
+        logits: (N, C) float.
+        labels: (N,) class indices, or (N, C) of 0 and 1 for multi-label data.
+        losses: the loss of each image (N,).
+        seed: of the bootstrap; the same seed gives the same interval.
+    """
+    found = {} if losses is None else {"loss": mean_interval(losses, seed=seed)}
+    for name in names:
+        metric = select(name, metrics, "metric")
+        value = metric(logits, labels)
+        if math.isnan(value):
+            found[name] = Interval(math.nan, math.nan)
+        elif metric.proportion:
+            found[name] = wilson(round(value * len(labels)), len(labels))
+        else:
+            found[name] = metric_interval(metric, logits, labels, seed=seed)
+    return found
