@@ -1,0 +1,140 @@
+"""The names of `arch`, and the experiment's own net.py: each of its mistakes is one line that says where."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import include
+from config.schema import Params
+from model.net import ARCHS, arch_names, build_net
+from utils import UserError
+
+OWN = """
+from torch import nn
+
+def build_net(params, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(params.channels * params.im_sz ** 2, num_classes))
+"""
+
+
+def own_net(folder: Path, source: str) -> Params:
+    (folder / "net.py").write_text(source, encoding="utf-8")
+    return Params(arch="net.py", im_sz=8)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_a_catalogue() -> None:
+    names = arch_names()
+    assert [*names][:5] == [*ARCHS, "net.py", "alexnet"]
+    assert len(names) == len(set(names)) >= 84
+    for name in ("conv", "net.py", "resnet18", "vit_h_14"):
+        assert name in names
+        assert names[name] is None
+    for unknown in ("resnet19", "Net.py", "", "timm:", 18):
+        assert unknown not in names
+    with pytest.raises(KeyError):
+        names["resnet19"]
+
+
+def test_names_of_timm() -> None:
+    pytest.importorskip("timm", reason="timm is not installed")
+    names = arch_names()
+    assert len(names) > 1000
+    for name in ("resnet26", "timm:resnet26", "timm:resnet18", "timm:resnet18.a1_in1k", "resnet18.a1_in1k"):
+        assert name in names
+    assert "timm:resnet19" not in names
+
+
+def test_libraries_are_imported_only_when_asked_for() -> None:
+    code = """
+import sys
+from model.net import arch_names
+from config.schema import Params
+from model.net import build_net
+names = arch_names()
+assert "conv" in names and "net.py" in names
+build_net(Params(arch="conv", im_sz=28), 10)
+assert not {"torchvision", "timm"} & set(sys.modules)
+assert "resnet18" in names
+assert "torchvision" in sys.modules and "timm" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=include.ROOT, check=True)
+
+
+def test_an_unknown_arch_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r'^"resnet81" is not a known arch; did you mean "resnet18"'):
+        build_net(Params(arch="resnet81"), 3)
+
+
+# --- the experiment's own net -----------------------------------------------------------------------------------------
+
+
+def test_own_net(tmp_path: Path) -> None:
+    params = own_net(tmp_path, OWN)
+    first, second = build_net(params, 3, tmp_path), build_net(params, 3, tmp_path)
+    assert first.net.training
+    assert (first.statistics, first.weights) == (None, None)
+    assert first.net(torch.zeros(4, 3, 8, 8)).shape == (4, 3)
+    second.net.load_state_dict(first.net.state_dict())
+    assert [path.name for path in tmp_path.iterdir()] == ["net.py"]
+
+
+def test_own_nets_do_not_meet(tmp_path: Path) -> None:
+    classes = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        source = OWN.replace("def build", f"class Net(nn.Linear):\n    mark = '{name}'\n\ndef build")
+        params = own_net(tmp_path / name, source.replace("nn.Linear(params", "Net(params"))
+        classes.append(type(build_net(params, 3, tmp_path / name).net.get_submodule("1")))
+    assert [c.mark for c in classes] == ["a", "b"]  # type: ignore[attr-defined]
+    assert classes[0].__module__ != classes[1].__module__
+    assert [sys.modules[c.__module__].Net for c in classes] == classes
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import torch\n\ndef build_net(params num_classes):\n", r"net\.py:3: SyntaxError: "),
+        ("import torch\nimport nowhere\n", r"net\.py:2: ModuleNotFoundError: No module named 'nowhere'$"),
+        ("x = 1\n", r"net\.py: it must define build_net\(params, num_classes\)$"),
+        ("build_net = 3\n", r"net\.py: it must define build_net"),
+        (
+            "def build_net(params, num_classes):\n    return 3\n",
+            r"net\.py: build_net must return an nn.Module, got int$",
+        ),
+        ("def build_net(params):\n    return 3\n", r"net\.py: TypeError: build_net\(\) takes 1 positional argument"),
+        (OWN.replace("num_classes))", "num_classes + 1))"), r"logits of shape \(2, 3\), got shape \(2, 4\)$"),
+        (OWN.replace("params.im_sz", "params.size"), r"net\.py:5: AttributeError: .*no attribute 'size'$"),
+        (OWN.replace("    return", "    raise ValueError('one\\ntwo')\n    return"), r"net\.py:5: ValueError: one$"),
+        (OWN.replace("    return", "    raise SystemExit(0)\n    return"), r"net\.py:5: SystemExit: 0$"),
+        (OWN.replace("** 2", "** 3"), r"net\.py: RuntimeError: .*mat1 and mat2 shapes cannot be multiplied"),
+        (
+            "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return x.nothing\n"
+            "def build_net(params, num_classes):\n    return Net()\n",
+            r"net\.py:4: AttributeError",
+        ),
+        (
+            "from torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n        return [x]\n"
+            "def build_net(params, num_classes):\n    return Net()\n",
+            r"logits of shape \(2, 3\), got no tensor$",
+        ),
+        ("\0", r"net\.py: SyntaxError: "),
+    ],
+)
+def test_mistakes_in_an_own_net_are_one_line(tmp_path: Path, source: str, message: str) -> None:
+    params = own_net(tmp_path, source)
+    with pytest.raises(UserError, match=message) as caught:
+        build_net(params, 3, tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "net.py"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", [None, "nowhere"])
+def test_a_missing_own_net(folder: str | None) -> None:
+    with pytest.raises(UserError, match=r"net\.py: no such file, but arch is net\.py$"):
+        build_net(Params(arch="net.py"), 3, folder and Path(folder))  # type: ignore[arg-type]
