@@ -90,7 +90,7 @@ def test_nothing_else_surprises(file: Path, count: int) -> None:
             load(file, text, *overrides, catalogues=CATALOGUES)
         except UserError as error:  # anything else is a fault
             lines = str(error).split("\n")
-        assert all(line.isprintable() and 0 < len(line) < 1000 for line in lines or ())
+        assert all(line.isprintable() and 0 < len(line) < 1000 for line in lines or ()), lines
         outcomes[lines is None] += 1
 
     @settings(deadline=None, max_examples=count)
@@ -104,7 +104,8 @@ def test_nothing_else_surprises(file: Path, count: int) -> None:
     def scraps(text: str, override: str) -> None:
         loads(text)
         loads(f'{{"arch": "resnet18", "about": {text}}}')
-        loads(TEMPLATE, override, f"{override}={text}", f"about={text}")
+        loads(TEMPLATE, override, f"{override}={text}")
+        loads(TEMPLATE, f"about={text}")
 
     @settings(deadline=None, max_examples=count)
     @given(st.integers(0, len(TEMPLATE)), st.integers(0, 12), st.text(max_size=4))
