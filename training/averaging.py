@@ -126,14 +126,14 @@ def loaded(net: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 def recompute_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Sets BatchNorm's statistics to the mean over the batches, each image weighing the same; the rest stays as it is.
 
-    Only BatchNorm layers compute in training mode meanwhile (no dropout, no stochastic depth). Frozen layers, whose
-    weights need no gradient, keep their statistics; where all layers do (batch_norm "all_eval"), don't call it.
+    Only BatchNorm layers compute in training mode meanwhile (no dropout, no stochastic depth), and of these only the
+    ones that are in training mode already: held layers keep their statistics.
 
     Args:
         net: its modes and each layer's momentum are as before afterwards.
         batches: images (B, C, H, W) on the net's device; a batch of one image has no variance and is left out.
     """
-    layers = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and not _frozen(m)]
+    layers = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
     if not layers:
         return
     modes = {module: module.training for module in net.modules()}
@@ -158,7 +158,3 @@ def recompute_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
             module.training = mode
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-
-
-def _frozen(layer: _BatchNorm) -> bool:
-    return layer.affine and not layer.weight.requires_grad

@@ -267,9 +267,9 @@ def test_modes_momentum_and_weights_are_as_before(fails):
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
 
 
-def test_frozen_layers_keep_their_statistics():
+def test_held_layers_keep_their_statistics():
     net = _convolutional()
-    net[1].requires_grad_(False)
+    net[1].eval()
     before = _copied(net)
     recompute_batch_norm(net, _images(4, 4))
     assert torch.equal(net[1].running_mean, before["1.running_mean"])

@@ -1,0 +1,155 @@
+"""A finished experiment on one split: outputs, metrics with intervals, and the first reports."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from images.folder import DataFolder, check_headers, fingerprint, scan
+import numpy as np
+from safetensors.torch import load as load_safetensors
+
+from config import run_folder
+from config.load import load_params
+from config.run_folder import RunFolder
+from config.schema import Params
+from model.data_loader import Loader, fetch_dataloader
+from model.loss import make_loss
+from model.metric import compute, metrics, predictions
+from model.net import build_net
+from reports.classification import classification_report, metrics_table
+from reports.confusion import confusion_csv, confusion_figure, confusion_matrix
+from reports.intervals import Interval, intervals
+from reports.misclassified import misclassified_csv
+from training.build import class_counts
+from training.checkpoint import npz_bytes
+from training.environment import warn_of_changed_sources
+from training.evaluation import Predictions, mirrored, predict
+from training.machine import choose_machine
+from utils import UserError, log, read_json
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to evaluate: weights best, last or averaged; on which split; with a mirrored view added or not."""
+
+    weights: str
+    split: str
+    tta: bool
+
+
+def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str, Any]:
+    """Evaluates an experiment and writes its metrics and reports.
+
+    Returns:
+        What metrics_<split>_<weights>_weights.json holds.
+
+    Raises:
+        UserError: the experiment was not trained, or the data is not what it was trained for.
+    """
+    params, environment = _trained(folder)
+    data, skipped = check_headers(scan(data_dir, ("train", question.split)), params.max_megapixels, params.skip_bad)
+    for path, reason in skipped:
+        log.warning("left out: %s: %s", path, reason)
+    same_data = _check_data(folder, environment["data"], data, data_dir)
+    loader, outputs = _outputs(folder, params, data, question)
+    names = [name for name, metric in metrics.items() if metric.multi_label or not data.multi_label]
+    loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
+    values = compute(names, outputs.logits, outputs.labels, loss)
+    images = range(len(outputs.labels))
+    losses = np.array([float(loss(outputs.logits[i : i + 1], outputs.labels[i : i + 1])) for i in images])
+    ends = intervals(names, outputs.logits, outputs.labels, losses, params.seed)
+    result = values | {
+        "intervals": ends,
+        "weights": question.weights,
+        "split": question.split,
+        "tta": question.tta,
+        "num_images": len(outputs.labels),
+        "trained_on_this_data": same_data,
+    }
+    folder.write_json(run_folder.metrics_name(question.split, question.weights), result)
+    _write_reports(folder, question, loader, outputs, values, ends)
+    log.info("%s", metrics_table(values, ends))
+    return result
+
+
+def _trained(folder: RunFolder) -> tuple[Params, dict[str, Any]]:
+    if not folder.file(run_folder.PARAMS_RESOLVED).is_file():
+        raise UserError(f"{folder.path}: holds no trained model; run train.py --model_dir {folder.path} first")
+    return load_params(folder.file(run_folder.PARAMS_RESOLVED)), read_json(folder.file(run_folder.ENVIRONMENT))
+
+
+def _check_data(folder: RunFolder, trained: dict[str, Any], data: DataFolder, data_dir: Path) -> bool:
+    """Refuses other classes; says whether train and valid are the files of the training."""
+    if list(data.classes) != trained["classes"]:
+        missing, extra = (
+            sorted(set(trained["classes"]) - set(data.classes)),
+            sorted(set(data.classes) - set(trained["classes"])),
+        )
+        raise UserError(
+            f"{data_dir}: its classes are not those {folder.path} was trained for (missing {missing}, unknown {extra})"
+        )
+    same = fingerprint(scan(data_dir, ("train", "valid"))) == trained["fingerprint"]
+    if not same:
+        log.warning(
+            "%s: train and valid are not the files %s was trained with (%s)", data_dir, folder.path, trained["folder"]
+        )
+    return bool(same)
+
+
+def _outputs(folder: RunFolder, params: Params, data: DataFolder, question: Question) -> tuple[Loader, Predictions]:
+    """The net as it was trained, run over the split."""
+    name = run_folder.weights_name(question.weights)
+    if not folder.file(name).is_file():
+        raise UserError(
+            f"{folder.file(name)}: is not there; training writes it at its end (weights: best, last, averaged)"
+        )
+    weights = load_safetensors(folder.read(name))
+    machine = choose_machine(params, None, exact=False)
+    warn_of_changed_sources(folder)
+    built = build_net(params.model_copy(update={"pretrain": False}), len(data.classes), folder.file(run_folder.CODE))
+    try:
+        built.net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{folder.file(name)}: does not fit the net of {run_folder.PARAMS_RESOLVED}: {error}"
+        ) from error
+    loaders = fetch_dataloader((question.split,), data.root, params, machine.device, None, data)
+    views = (mirrored,) if question.tta else ()
+    return loaders[question.split], predict(
+        machine.take(built.net), loaders[question.split], machine.autocast, views=views
+    )
+
+
+def _write_reports(
+    folder: RunFolder,
+    question: Question,
+    loader: Loader,
+    outputs: Predictions,
+    values: dict[str, float],
+    ends: dict[str, Interval],
+) -> None:
+    logits, labels, classes, paths = outputs.logits, outputs.labels, loader.classes, loader.split.paths
+    where = f"{run_folder.REPORT}/{question.split}_{question.weights}"
+    report = classification_report(logits, labels, classes, values, ends)
+    folder.write(f"{where}/classification_report.txt", report.encode("utf-8", "backslashreplace"))
+    folder.write(f"{where}/misclassified.csv", misclassified_csv(paths, logits, labels, classes))
+    folder.write(f"{where}/predictions.npz", npz_bytes(logits=logits, labels=labels, paths=paths, classes=classes))
+    if labels.ndim == 1:
+        matrix = confusion_matrix(predictions(logits, False), labels, len(classes))
+        folder.write(f"{where}/confusion_matrix.csv", confusion_csv(matrix, classes))
+        title = f"{folder.path.name}: {question.split}, {question.weights} weights"
+        folder.write(f"{where}/confusion_matrix.png", confusion_figure(matrix, classes, title))
+
+
+def log_opening(folder: RunFolder, question: Question) -> int:
+    """Writes down that the test set was looked at; returns how often it was, this time included.
+
+    A test set answers once: each further look at it, with other weights or after another choice, makes its score a
+    little too good.
+    """
+    path = folder.file(run_folder.TEST_LOG)
+    openings = read_json(path) if path.is_file() else []
+    entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "weights": question.weights, "tta": question.tta}
+    folder.write_json(run_folder.TEST_LOG, [*openings, entry])
+    return len(openings) + 1

@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+
+import pytest
+
+import train
+from config import run_folder
+from config.run_folder import RunFolder
+from tests.training.runs import SMALL, experiment, history, outcome
+from training import recorder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_data, tmp_path_factory):
+    path = experiment(tmp_path_factory.mktemp("runs") / "undisturbed")
+    assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(path)]) == 0
+    return path
+
+
+def run(path, data, *options):
+    return train.main([str(path / "params.json"), "--data_dir", str(data), *options])
+
+
+def test_leaves_a_whole_experiment_folder(undisturbed):
+    expected = {
+        *(run_folder.weights_name(kind) for kind in run_folder.WEIGHTS),
+        *(run_folder.metrics_name("valid", kind) for kind in run_folder.WEIGHTS),
+        *(
+            "params_resolved.json",
+            "history.json",
+            "checkpoint.pt",
+            "checkpoint.prev.pt",
+            "train.log",
+            "train_history.png",
+        ),
+        *("augm.json", "augm.pkl", "environment.json", "code", "code.diff", "predictions_valid.npz", "status.json"),
+        *("manifest.json", "net_summary.txt", "params.json"),
+    }
+    assert expected <= {p.name for p in undisturbed.iterdir()}
+    folder = RunFolder(undisturbed)
+    assert all(folder.intact(name) for name in folder.digests())
+    assert folder.status()["state"] == "finished"
+    assert json.loads((undisturbed / "params.json").read_text()) == SMALL
+    assert not list(undisturbed.rglob(".dossier-*"))
+
+
+def test_history_holds_every_epoch_and_step(undisturbed):
+    found = json.loads((undisturbed / "history.json").read_text())
+    assert [row["epoch"] for row in found["epochs"]] == [1, 2, 3]
+    assert [row["step"] for row in found["steps"]] == list(range(9))
+    assert all(set(row) >= {"train", "valid", "learning_rate", "seconds", "images_per_second", "memory_mb"}
+               for row in found["epochs"])  # fmt: skip
+    assert len(found["epochs"][0]["learning_rate"]) == 3
+
+
+def test_a_finished_run_is_left_alone(undisturbed, tiny_data, capsys):
+    before = outcome(undisturbed)
+    assert run(undisturbed, tiny_data) == 3
+    assert "already finished; --overwrite" in capsys.readouterr().err
+    assert outcome(undisturbed) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_change_nothing(undisturbed, tiny_data, tmp_path, workers):
+    path = experiment(tmp_path / "x", num_workers=workers, cache="none")
+    assert run(path, tiny_data) == 0
+    assert outcome(path) == outcome(undisturbed)
+
+
+@pytest.mark.parametrize("changes", [{"cache": "none"}, {"cache": "disk"}, {"checkpoint_minutes": 1e-6}])
+def test_how_images_are_kept_changes_nothing(undisturbed, tiny_data, tmp_path, changes):
+    path = experiment(tmp_path / "x", **changes)
+    assert run(path, tiny_data) == 0
+    assert outcome(path) == outcome(undisturbed)
+
+
+def test_another_seed_changes_the_result(undisturbed, tiny_data, tmp_path):
+    path = experiment(tmp_path / "x", seed=1)
+    assert run(path, tiny_data) == 0
+    assert outcome(path)["history"] != history(undisturbed)
+
+
+def interrupt_at(monkeypatch, moment):
+    """Lets SIGTERM arrive at the pause point of this number."""
+    seen, original = [0], recorder.Recorder.pause_point
+
+    def pause_point(self, state):
+        seen[0] += 1
+        if seen[0] == moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, state)
+
+    monkeypatch.setattr(recorder.Recorder, "pause_point", pause_point)
+    return seen
+
+
+RICH = {
+    "ema_decay": 0.9,
+    "early_stopping": {"patience": 2},
+    "mixup": 0.2,
+    "gradient_accumulation": 2,
+    "batch_size": 4,
+    "freeze": "gradual",
+    "scheduler": "cosine",
+    "average_epochs": 2,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, RICH], ids=["plain", "rich"])
+def test_interrupted_anywhere_and_continued_is_the_same(tiny_data, tmp_path, monkeypatch, capsys, changes):
+    reference = experiment(tmp_path / "reference", **changes)
+    with monkeypatch.context() as patch:
+        count = interrupt_at(patch, -1)
+        assert run(reference, tiny_data) == 0
+        moments = count[0]
+    assert moments >= 12
+    for moment in range(1, moments + 1):
+        path = experiment(tmp_path / str(moment), **changes)
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, moment)
+            assert run(path, tiny_data) == 143
+        assert RunFolder(path).status()["state"] == "stopped"
+        assert "the same command goes on" in capsys.readouterr().err
+        assert run(path, tiny_data) == 0
+        assert outcome(path) == outcome(reference), f"interrupted at {moment} of {moments}"
+
+
+def test_changed_params_are_refused_with_the_difference(tiny_data, tmp_path, monkeypatch, capsys):
+    path = experiment(tmp_path / "x")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        assert run(path, tiny_data) == 143
+    (path / "params.json").write_text(json.dumps(SMALL | {"wd": 0.5, "num_workers": 1}))
+    capsys.readouterr()
+    assert run(path, tiny_data) == 2
+    message = capsys.readouterr().err
+    assert "wd: 0.0001 -> 0.5" in message
+    assert "num_workers" not in message
+    assert "--overwrite" in message
+
+
+def test_overwrite_keeps_the_earlier_results_aside(tiny_data, tmp_path):
+    path = experiment(tmp_path / "x", num_epochs=1)
+    assert run(path, tiny_data) == 0
+    assert run(path, tiny_data, "--overwrite", "--set", "seed=3") == 0
+    (aside,) = path.glob("before-*")
+    assert (aside / "weights_best.safetensors").is_file()
+    assert json.loads((path / "params_resolved.json").read_text())["seed"] == 3
+
+
+def test_derived_files_are_repaired(tiny_data, tmp_path, monkeypatch):
+    path = experiment(tmp_path / "x")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8)
+        assert run(path, tiny_data) == 143
+    (path / "weights_best.safetensors").write_bytes(b"damaged")
+    (path / "history.json").unlink()
+    (path / "manifest.json").unlink()
+    assert run(path, tiny_data) == 0
+    folder = RunFolder(path)
+    assert folder.intact("weights_best.safetensors")
+    assert folder.intact("history.json")
+
+
+def test_stop_json_stops_at_the_epochs_end(tiny_data, tmp_path):
+    path = experiment(tmp_path / "x")
+    (path / "stop.json").write_text('{"state": "pruned"}')
+    assert run(path, tiny_data) == 0
+    assert RunFolder(path).status()["state"] == "pruned"
+    assert len(history(path)["epochs"]) == 1
+
+
+def test_divergence_is_a_fault_and_leaves_the_weights(tiny_data, tmp_path, capsys):
+    path = experiment(tmp_path / "x", learning_rate=1e30, optimizer="SGD", scheduler="constant", batch_norm="train")
+    assert run(path, tiny_data) == 4
+    status = RunFolder(path).status()
+    assert (status["state"], status["reason"]) == ("failed", "diverged")
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_overfit_reaches_everything(tiny_data, tmp_path):
+    path = experiment(tmp_path / "x", num_epochs=30, batch_size=6)
+    assert run(path, tiny_data, "--overfit", "6") == 0
+    assert history(path)["epochs"][-1]["valid"]["accuracy"] == 1.0
+    assert history(path)["epochs"][-1]["train"]["loss"] < 0.3
+
+
+def test_a_second_process_is_refused(tiny_data, tmp_path, capsys):
+    path = experiment(tmp_path / "x")
+    holder = RunFolder(path)
+    holder.lock()
+    assert run(path, tiny_data) == 3
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
+    holder.unlock()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"n_clas": 9}, "n_clas"),
+        ({"arch": "resnet19"}, 'did you mean "resnet1'),
+        ({"learning_rate": [0.1, 0.2], "layer_groups": 3}, "layer_groups"),
+        ({"optimizer": "Adamw2"}, "AdamW"),
+    ],
+)
+def test_bad_params_are_one_line(tiny_data, tmp_path, capsys, changes, expected):
+    path = experiment(tmp_path / "x", **changes)
+    assert run(path, tiny_data) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+    assert error.count("\n") == 1
+
+
+def test_no_such_folder(tiny_data, tmp_path, capsys):
+    assert run(tmp_path / "absent", tiny_data) == 2
+    assert "no such folder" in capsys.readouterr().err

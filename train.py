@@ -1,0 +1,52 @@
+"""Trains one experiment: a data folder in, an experiment folder out.
+
+python train.py --data_dir data/digits --model_dir experiments/digits
+python train.py experiments/digits/params.json --data_dir data/digits --set learning_rate=0.01
+
+The same command continues an unfinished run.
+"""
+
+import argparse
+from pathlib import Path
+
+import include
+from config.load import load_params
+from config.run_folder import RunFolder
+from utils import UserError, reports_errors
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("params", nargs="?", type=Path, help="PATH/params.json: the same as --model_dir PATH")
+    parser.add_argument("--data_dir", type=Path, required=True, help="data/<name> with train/ and valid/")
+    parser.add_argument("--model_dir", type=Path, help="the experiment folder, with its params.json")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="override a parameter, e.g. --set early_stopping.patience=3; may be repeated")  # fmt: skip
+    parser.add_argument("--overfit", type=int, metavar="N",
+                        help="debugging: train on N images without augmentation; must reach 100%%")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="train anew; earlier results are moved aside")
+    parser.add_argument("--exact", action="store_true",
+                        help="refuse to continue a run where this machine would compute other bits")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> int:
+    """Trains and returns the exit code: 0 done, 2 bad input, 3 busy or finished, 4 fault, 130/138/143 by a signal."""
+    options = parse(argv)
+    if (options.params is None) == (options.model_dir is None):
+        raise UserError("name the experiment once: --model_dir experiments/x, or experiments/x/params.json")
+    folder = RunFolder(options.model_dir or options.params)
+    overrides = options.overrides + ([] if options.overfit is None else [f"overfit={options.overfit}"])
+
+    from training.catalogues import catalogues  # torch starts here, after the cheap checks
+    from training.run import run
+
+    params = load_params(folder.params, overrides, catalogues())
+    run(folder, options.data_dir, params, exact=options.exact, overwrite=options.overwrite)
+    return include.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

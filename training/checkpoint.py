@@ -1,0 +1,134 @@
+"""The checkpoint: the one commit point of a run. Everything else in the folder is derived from it."""
+
+import copy
+import hashlib
+import io
+import pickle
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import run_folder
+from config.run_folder import RunFolder
+from utils import UserError, keep_previous, log
+
+MAGIC: Final = b"dossier-sha256:"
+VERSION: Final = 1
+
+
+@dataclass
+class Seen:
+    """What the running epoch has seen so far: outputs for the metrics, in the order of training."""
+
+    loss_sum: float = 0.0
+    logits: list[Tensor] = field(default_factory=list)  # each (B, C), float32
+    labels: list[Tensor] = field(default_factory=list)  # each (B,) or (B, C)
+
+    @property
+    def images(self) -> int:
+        """How many images went through the net."""
+        return sum(len(labels) for labels in self.labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as tensors and numbers."""
+        return {"loss_sum": self.loss_sum, "logits": _joined(self.logits), "labels": _joined(self.labels)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state."""
+        self.loss_sum, self.logits, self.labels = state["loss_sum"], state["logits"], state["labels"]
+
+
+def _joined(parts: list[Tensor]) -> list[Tensor]:
+    return [torch.cat(parts).cpu()] if parts else []
+
+
+@dataclass
+class Progress:
+    """Where a run stands. With the parts that learn (net, optimizer, …) it is all that exact resume needs.
+
+    There is no random state in it: every random number is a function of the seed, the epoch and the image or step.
+    """
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # batches done of the running epoch
+    step: int = 0  # optimizer steps since the start
+    seconds: float = 0.0  # training time of all sessions, without pauses
+    epoch_seconds: float = 0.0  # of the running epoch
+    history: dict[str, Any] = field(default_factory=lambda: {"epochs": [], "steps": [], "stop": None})
+    best: dict[str, Any] | None = None  # epoch, metrics, weights, logits (N, C), labels, of the best epoch on valid
+    seen: Seen = field(default_factory=Seen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as tensors, numbers, strings, lists and dicts; a copy where training goes on changing it."""
+        plain = {name: getattr(self, name) for name in ("epoch", "batch", "step", "seconds", "epoch_seconds", "best")}
+        return plain | {"history": copy.deepcopy(self.history), "seen": self.seen.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a saved state."""
+        for name in ("epoch", "batch", "step", "seconds", "epoch_seconds", "best", "history"):
+            setattr(self, name, state[name])
+        self.seen.load_state_dict(state["seen"])
+
+
+def encode(state: dict[str, Any]) -> bytes:
+    """The state as a torch file that ends in its own sha256; torch.load reads it with weights_only=True."""
+    buffer = io.BytesIO()
+    torch.save(state | {"version": VERSION}, buffer)
+    data = buffer.getvalue()
+    return data + MAGIC + hashlib.sha256(data).hexdigest().encode()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """The state from `encode`'s bytes.
+
+    Raises:
+        ValueError: when a byte differs, is missing or was added, or the version is another.
+    """
+    body, magic, digest = data.rpartition(MAGIC)
+    if not magic or hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ValueError("its sha256 is not the one it ends in")
+    state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    if state.get("version") != VERSION:
+        raise ValueError(f"it has version {state.get('version')}, this program reads {VERSION}")
+    return state
+
+
+def save(folder: RunFolder, state: dict[str, Any]) -> None:
+    """Writes checkpoint.pt, keeping the one before as checkpoint.prev.pt."""
+    data = encode(state)
+    keep_previous(folder.file(run_folder.CHECKPOINT), folder.file(run_folder.CHECKPOINT_PREVIOUS))
+    folder.write(run_folder.CHECKPOINT, data)
+
+
+def load(folder: RunFolder) -> dict[str, Any] | None:
+    """The newest intact state, or None when training has not reached a first checkpoint.
+
+    Raises:
+        UserError: when there are checkpoints but none is intact.
+    """
+    damaged = []
+    for name in (run_folder.CHECKPOINT, run_folder.CHECKPOINT_PREVIOUS):
+        path = folder.file(name)
+        if not path.is_file():
+            continue
+        try:
+            state = decode(path.read_bytes())
+        except (ValueError, RuntimeError, OSError, pickle.UnpicklingError) as error:
+            damaged.append(f"{path}: damaged ({str(error).splitlines()[0]})")
+            continue
+        if damaged:
+            log.warning("%s; continuing from %s", damaged[0], name)
+        return state
+    if damaged:
+        raise UserError(f"{'; '.join(damaged)}; use --overwrite to train again from the start")
+    return None
+
+
+def npz_bytes(**arrays: Any) -> bytes:
+    """Arrays as the bytes of an .npz file; the same bytes for the same arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: np.asarray(values) for name, values in arrays.items()})
+    return buffer.getvalue()

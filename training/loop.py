@@ -1,0 +1,151 @@
+"""Training, on one page: `fit` runs the epochs, `train_epoch` the steps of one."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from images.keyed_random import integer_seed
+from model.data_loader import Batch, Loader
+from model.metric import compute
+from model.schedule import Schedule
+from training.averaging import EMA, LastEpochs
+from training.checkpoint import Progress, Seen
+from training.early_stopping import EarlyStopping
+from training.evaluation import Autocast, predict
+from training.recorder import Recorder, epoch_row, keep_best, step_row
+from utils import TrainingFault
+from utils import progress as progress_bar
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training is made of, built once by training/run.py."""
+
+    net: nn.Module
+    train: Loader
+    valid: Loader
+    loss: Callable[[Tensor, Tensor], Tensor]  # logits (B, C) float32, targets -> scalar mean
+    optimizer: Optimizer
+    schedule: Schedule
+    prepare_net: Callable[[int], None]  # epoch -> training mode, frozen groups, BatchNorm modes
+    autocast: Autocast
+    scaler: torch.amp.GradScaler
+    ema: EMA | None
+    last_epochs: LastEpochs
+    stopping: EarlyStopping | None
+    metrics: tuple[str, ...]
+    best_metric: str
+    num_epochs: int
+    gradient_accumulation: int
+    gradient_clip: float
+    save_summary_steps: int
+    seed: int
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The net that is validated and kept: the moving average of the weights where there is one."""
+        return self.net if self.ema is None else self.ema.net
+
+
+def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
+    """Runs the epochs that are left.
+
+    Returns:
+        Why it ended: "finished", or what stop.json asked for: "stopped" or "pruned".
+    """
+    while state.epoch < last_epoch(parts):
+        train = train_epoch(parts, state, recorder)
+        outputs = predict(parts.evaluated, parts.valid, parts.autocast, lambda: recorder.pause_point(state))
+        valid = compute(parts.metrics, outputs.logits, outputs.labels, parts.loss)
+        if not math.isfinite(valid["loss"]):
+            raise TrainingFault(f"the validation loss of epoch {state.epoch + 1} is not finite", "diverged")
+        state.history["epochs"].append(epoch_row(state, current_rates(parts.optimizer), train, valid))
+        keep_best(state, parts.best_metric, parts.evaluated, outputs)
+        parts.last_epochs.add(parts.net, state.epoch + 1)
+        watch(parts, state)
+        state.seconds, state.epoch_seconds = state.seconds + state.epoch_seconds, 0.0
+        state.epoch, state.batch, state.seen = state.epoch + 1, 0, Seen()
+        recorder.epoch_end(state)
+        if (request := recorder.requested()) is not None:
+            return request
+    return "finished"
+
+
+def train_epoch(parts: Parts, state: Progress, recorder: Recorder) -> dict[str, float]:
+    """Runs what is left of the running epoch; returns the loss and metrics over all its images."""
+    parts.prepare_net(state.epoch)
+    batches = parts.train.batches(state.epoch, start=state.batch)
+    bar = progress_bar((), f"epoch {state.epoch + 1}", len(parts.train), initial=state.batch, unit="batch")
+    started = time.monotonic() - state.epoch_seconds
+    for group in grouped(batches, parts.gradient_accumulation):
+        parts.schedule.set_rates(state.step)
+        torch.manual_seed(integer_seed(parts.seed, state.epoch, state.step, "net"))  # dropout, stochastic depth
+        images = sum(len(batch.images) for batch in group)
+        for batch in group:
+            with parts.autocast():
+                logits = parts.net(batch.images).float()  # (B, C)
+                loss = parts.loss(logits, batch.targets)
+            parts.scaler.scale(loss * (len(batch.images) / images)).backward()  # type: ignore[no-untyped-call]
+            state.seen.logits.append(logits.detach())
+            state.seen.labels.append(batch.labels)
+            state.seen.loss_sum += loss.item() * len(batch.images)
+        update(parts)
+        if state.step % parts.save_summary_steps == 0:
+            state.history["steps"].append(step_row(state, current_rates(parts.optimizer), loss.item()))
+        state.step, state.batch = state.step + 1, state.batch + len(group)
+        state.epoch_seconds = time.monotonic() - started
+        bar.update(len(group))
+        bar.set_postfix(loss=f"{state.seen.loss_sum / state.seen.images:.4f}", refresh=False)
+        recorder.pause_point(state)
+    bar.close()
+    logits, labels = torch.cat(state.seen.logits).cpu().numpy(), torch.cat(state.seen.labels).cpu().numpy()
+    return {"loss": state.seen.loss_sum / state.seen.images} | compute(parts.metrics, logits, labels)
+
+
+def update(parts: Parts) -> None:
+    """One optimizer step from the accumulated gradients, refused when they are not finite, so weights stay whole."""
+    parts.scaler.unscale_(parts.optimizer)
+    weights = [p for p in parts.net.parameters() if p.grad is not None]
+    norm = nn.utils.clip_grad_norm_(weights, parts.gradient_clip or math.inf)
+    scaled = parts.scaler.is_enabled()  # fp16: a step that overflowed is left out and the scale lowered
+    if not torch.isfinite(norm) and (not scaled or parts.scaler.get_scale() < 1):
+        raise TrainingFault("the gradient is not finite: lower learning_rate, or set gradient_clip", "diverged")
+    parts.scaler.step(parts.optimizer)
+    parts.scaler.update()
+    parts.optimizer.zero_grad(set_to_none=True)
+    if parts.ema is not None:
+        parts.ema.update(parts.net)
+
+
+def watch(parts: Parts, state: Progress) -> None:
+    """Tells the schedule and early stopping how the epoch went; may bring the run's end nearer."""
+    valid = state.history["epochs"][-1]["valid"]
+    parts.schedule.end_epoch(valid[parts.schedule.monitor])
+    if parts.stopping is not None and parts.stopping.update(state.epoch + 1, valid[parts.stopping.monitor]):
+        state.history["stop"] = parts.stopping.stop
+        steps = math.ceil(len(parts.train) / parts.gradient_accumulation)
+        if parts.stopping.tail_epochs:
+            parts.schedule.start_tail(state.step, parts.stopping.tail_epochs * steps)
+
+
+def last_epoch(parts: Parts) -> int:
+    """The epoch after which the run ends, as known so far."""
+    return parts.num_epochs if parts.stopping is None else parts.stopping.last_epoch
+
+
+def current_rates(optimizer: Optimizer) -> list[float]:
+    """The learning rate of each layer group, stem first."""
+    return list({group["group"]: group["lr"] for group in optimizer.param_groups}.values())
+
+
+def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """The batches in lists of `size`; the last may be shorter."""
+    batches = iter(batches)
+    while group := list(itertools.islice(batches, size)):
+        yield group

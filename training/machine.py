@@ -1,0 +1,100 @@
+"""The choices that the machine at hand decides: device, precision, memory format, threads."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from config.schema import Params
+from utils import UserError, log
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What changes the bits of a result: chosen once at the start of a run, stored, and kept when it is continued.
+
+    Attributes:
+        device: "cuda" or "cpu".
+        precision: fp32, bf16 or fp16 of the net's activations; weights and losses are fp32.
+        memory_format: contiguous or channels_last.
+        threads: of torch's operators.
+        version: of torch.
+    """
+
+    device: str
+    precision: str
+    memory_format: str
+    threads: int
+    version: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which the net computes."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """The gradient scaler fp16 needs; disabled otherwise."""
+        return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
+
+    def take(self, net: torch.nn.Module) -> torch.nn.Module:
+        """Moves a net to the device, in the memory format."""
+        last = self.memory_format == "channels_last"
+        memory_format = torch.channels_last if last else torch.contiguous_format
+        return net.to(self.device).to(memory_format=memory_format)
+
+
+def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool) -> Machine:
+    """Decides what params leave to "auto", and sets torch's threads.
+
+    Args:
+        params: cuda, precision, memory_format and threads are read.
+        before: the choices of the run that is continued, or None.
+        exact: refuse to continue with other choices.
+
+    Raises:
+        UserError: under `exact`, naming what would differ.
+    """
+    cuda = params.cuda and torch.cuda.is_available()
+    if params.cuda and not cuda:
+        log.info("cuda: 1, but no GPU is visible; training on the CPU")
+    device = "cuda" if cuda else "cpu"
+    if params.threads:
+        torch.set_num_threads(params.threads)
+    elif before and before["device"] == device:
+        torch.set_num_threads(min(before["threads"], torch.get_num_threads()))
+    same_device = before is not None and before["device"] == device
+    precision = params.precision if params.precision != "auto" else _precision(device)
+    memory_format = params.memory_format
+    if memory_format == "auto":
+        memory_format = "channels_last" if cuda or precision == "bf16" else "contiguous"
+    if same_device and before is not None:
+        precision, memory_format = before["precision"], before["memory_format"]
+    machine = Machine(device, precision, memory_format, torch.get_num_threads(), str(torch.__version__))
+    if before is not None:
+        _compare(machine, before, exact)
+    return machine
+
+
+def _compare(machine: Machine, before: dict[str, Any], exact: bool) -> None:
+    changed = [f"{k} {before.get(k)} -> {v}" for k, v in asdict(machine).items() if before.get(k) != v]
+    if not changed:
+        return
+    difference = f"continued with other arithmetic than before ({', '.join(changed)})"
+    if exact:
+        raise UserError(f"--exact: the run would be {difference}; continue it where it was started")
+    log.warning("%s: the result may differ in the last digits", difference)
+
+
+def _precision(device: str) -> str:
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if has_bf16_instructions() else "fp32"
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this processor multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, name)()) for name in names if hasattr(torch.cpu, name))

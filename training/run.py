@@ -1,0 +1,205 @@
+"""One training run in one experiment folder: what must be there before `fit`, and what is left after it."""
+
+import contextlib
+import copy
+import pickle
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from config import run_folder
+from config.run_folder import RunFolder
+from config.schema import Params
+from images.augment import describe
+from images.folder import DataFolder, check_headers, fingerprint, scan
+from model.metric import compute
+from model.summary import summarise
+from training import checkpoint, environment
+from training.averaging import recompute_batch_norm
+from training.build import Built, build, input_shape
+from training.checkpoint import Progress
+from training.evaluation import predict
+from training.loop import fit
+from training.machine import Machine, choose_machine
+from training.recorder import Learns, Recorder
+from training.signals import Signals
+from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to
+
+# Keys that may differ when a run is continued: they change how fast it goes or what is said of it, not what is learned.
+NEUTRAL: Final = frozenset(
+    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "cuda", "hyper_search", "num_workers"}
+)
+
+
+def run(folder: RunFolder, data_dir: Path, params: Params, *, exact: bool = False, overwrite: bool = False) -> str:
+    """Trains one experiment, or continues it.
+
+    Args:
+        folder: the experiment folder; locked for this process while it runs.
+        data_dir: data/<name> with train/ and valid/.
+        params: checked parameters.
+        exact: refuse to continue when this machine would compute other bits than before.
+        overwrite: move the results of an earlier run aside and start anew.
+
+    Returns:
+        The state the folder was left in: finished, stopped or pruned.
+
+    Raises:
+        UserError: bad data, or parameters that do not fit it. BusyError: the folder is in use, or finished.
+        TrainingFault: training cannot go on. Interrupted: by a signal; the same call continues.
+    """
+    folder.lock()
+    try:
+        if overwrite:
+            aside = folder.move_results_aside()
+        elif folder.status().get("state") == "finished":
+            raise BusyError(f"{folder.path}: already finished; --overwrite trains again and keeps these results aside")
+        folder.sweep(TEMPORARY_PREFIX)
+        with logging_to(folder.file(run_folder.LOG)), _truthful_state(folder):
+            if overwrite and aside is not None:
+                log.info("the earlier results are in %s", aside)
+            return _run(folder, data_dir, params, exact)
+    finally:
+        folder.unlock()
+
+
+@contextlib.contextmanager
+def _truthful_state(folder: RunFolder) -> Iterator[None]:
+    """Writes into status.json and the log how a run ended, whatever ended it."""
+    try:
+        folder.set_state("running", **environment.process(), reason=None, message=None)
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        folder.set_state("stopped", reason="signal", message=str(error))
+        raise
+    except UserError as error:
+        _leave(folder, "invalid", str(error))
+        raise
+    except TrainingFault as error:
+        _leave(folder, error.reason, str(error))
+        raise
+    except torch.OutOfMemoryError as error:
+        message = "the GPU's memory does not hold a batch: halve batch_size and double gradient_accumulation"
+        _leave(folder, "oom", message)
+        raise TrainingFault(f"{folder.path}: {message}", "oom") from error
+    except Exception as error:
+        last = f"{type(error).__name__}: {error}".splitlines()[0]
+        _leave(folder, "error", last, traceback.format_exc())
+        raise TrainingFault(f"{folder.path}: {last} (the traceback is in {run_folder.LOG})") from error
+
+
+def _leave(folder: RunFolder, reason: str, message: str, details: str = "") -> None:
+    log.error("failed (%s): %s\n%s", reason, message, details, extra={"file_only": True})
+    with contextlib.suppress(TrainingFault):  # a full disk must not hide why the run failed
+        folder.set_state("failed", reason=reason, message=message)
+
+
+def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool) -> str:
+    saved = checkpoint.load(folder)
+    before = saved["origin"] if saved else None
+    machine = choose_machine(params, before["machine"] if before else None, exact)
+    data, skipped = check_headers(scan(data_dir, ("train", "valid")), params.max_megapixels, params.skip_bad)
+    for line in (*data.notes, *(f"left out: {path}: {reason}" for path, reason in skipped)):
+        log.info("%s", line)
+    origin = {
+        "params": params.model_dump(mode="json"),
+        "classes": list(data.classes),
+        "fingerprint": fingerprint(data),
+        "machine": asdict(machine),
+    }
+    if before is not None:
+        _refuse_changes(folder, before, origin)
+    built = build(params, folder, data, machine)
+    if before is None:
+        _describe(folder, data_dir, data, built, machine, origin)
+    return _train(folder, built, origin, saved)
+
+
+def _train(folder: RunFolder, built: Built, origin: dict[str, Any], saved: dict[str, Any] | None) -> str:
+    parts = built.parts
+    state = Progress()
+    candidates: dict[str, Learns | None] = {
+        "net": parts.net,
+        "optimizer": parts.optimizer,
+        "schedule": parts.schedule,
+        "scaler": parts.scaler,
+        "ema": parts.ema,
+        "last_epochs": parts.last_epochs,
+        "stopping": parts.stopping,
+    }
+    learning = {name: part for name, part in candidates.items() if part is not None}
+    with Signals() as signals:
+        recorder = Recorder(folder, learning, origin, parts.valid.split, signals, built.params.checkpoint_minutes)
+        if saved is not None:
+            recorder.restore(saved, state)
+            log.info("continuing after epoch %d, step %d", state.epoch, state.step)
+            recorder.publish(state)
+        ended = fit(parts, state, recorder)
+        if ended == "finished":
+            _finish(built, state, recorder)
+    folder.set_state(ended, epoch=state.epoch, seconds=round(state.seconds, 1))
+    if state.best is not None:
+        log.info("%s: %s, best %s in epoch %d: %.4f", folder.path, ended, parts.best_metric, state.best["epoch"],
+                 state.best["metrics"][parts.best_metric])  # fmt: skip
+    return ended
+
+
+def _finish(built: Built, state: Progress, recorder: Recorder) -> None:
+    """Keeps the final epoch's weights, and the mean of the last epochs', each with its own metrics."""
+    parts = built.parts
+    row = state.history["epochs"][-1]
+    recorder.keep_weights("last", parts.evaluated.state_dict(), state.epoch, row["valid"])
+    parts.prepare_net(state.epoch - 1)
+    net = copy.deepcopy(parts.net)
+    net.load_state_dict(parts.last_epochs.mean())
+    with parts.autocast():
+        recompute_batch_norm(net, (batch.images for batch in parts.train.batches(state.epoch)))
+    outputs = predict(net, parts.valid, parts.autocast)
+    values = compute(parts.metrics, outputs.logits, outputs.labels, parts.loss)
+    recorder.keep_weights("averaged", net.state_dict(), state.epoch, values)
+
+
+def _refuse_changes(folder: RunFolder, before: dict[str, Any], origin: dict[str, Any]) -> None:
+    """A run is continued only as what it was started as."""
+    old, new = before["params"], origin["params"]
+    changed = [
+        f"{key}: {old.get(key)} -> {new.get(key)}" for key in new if key not in NEUTRAL and old.get(key) != new.get(key)
+    ]
+    if before["classes"] != origin["classes"]:
+        changed.append(f"classes: {before['classes']} -> {origin['classes']}")
+    elif before["fingerprint"] != origin["fingerprint"]:
+        changed.append("the files of train or valid are not those the run was started with")
+    if changed:
+        raise UserError(
+            f"{folder.path}: cannot be continued, for these changed since it was started: {'; '.join(changed)}; "
+            "undo the change, or use --overwrite to train anew and keep the earlier results aside"
+        )
+
+
+def _describe(
+    folder: RunFolder, data_dir: Path, data: DataFolder, built: Built, machine: Machine, origin: dict[str, Any]
+) -> None:
+    """Writes down what the run is made of, before it starts."""
+    params = built.params
+    folder.write_json(run_folder.PARAMS_RESOLVED, params.model_dump(mode="json"))
+    counts = {name: len(split.paths) for name, split in data.splits.items()}
+    about_data = {"folder": str(data_dir), "fingerprint": origin["fingerprint"], "images": counts,
+                  "classes": list(data.classes), "multi_label": data.multi_label}  # fmt: skip
+    choices = {"seed": params.seed, "machine": asdict(machine), "weights": built.weights, "data": about_data}
+    folder.write_json(run_folder.ENVIRONMENT, environment.describe(torch.device(machine.device)) | choices)
+    augment = built.parts.train.augment
+    folder.write_json(run_folder.AUGMENTATION, describe(augment) if augment else None)
+    folder.write(run_folder.AUGMENTATION_PICKLE, pickle.dumps(augment))
+    environment.keep_sources(folder)
+    summary = summarise(built.parts.net, input_shape(params), built.groups)
+    folder.write(run_folder.NET_SUMMARY, summary.encode())
+    log.info("%s", summary)
+    log.info(
+        "%s: %s images of %d classes", data_dir, ", ".join(f"{n} {s}" for s, n in counts.items()), len(data.classes)
+    )
+    log.info("%s on %s, %s, %s, %d threads", params.arch, machine.device, machine.precision, machine.memory_format,
+             machine.threads)  # fmt: skip
