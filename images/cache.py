@@ -1,0 +1,199 @@
+"""The store of decoded images: each file is decoded once and kept as uint8, in memory or on disk, within a budget.
+
+What a store answers is the same whichever kind it is.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from config.schema import Params
+from images.disk_store import DiskStore, Put
+from images.folder import DataFolder, Split
+from images.read import ImageError
+from images.stream import Dropped, Indices, Source, StreamedStore, free_memory, stack
+from images.view import Pixels, View
+from utils import UserError, log, printable, progress
+
+__all__ = ["FlatStore", "Store", "StreamedStore", "View", "open_store", "subset"]
+
+CHUNK: Final = 16  # images that a thread takes at a time
+GIGABYTE: Final = 2**30
+
+
+class FlatStore:
+    """Decoded images one after another in one array, in memory or mapped from a file.
+
+    Args:
+        kind: "memory" or "disk".
+        source: the images kept, with their sizes.
+        dropped: the images left out.
+        pixels: all bytes.
+        offsets: (N,) where each image begins.
+    """
+
+    def __init__(
+        self, kind: str, source: Source, dropped: Dropped, pixels: NDArray[np.uint8], offsets: Indices
+    ) -> None:
+        self.kind, self.split, self.sizes, self.dropped = kind, source.split, source.sizes, dropped
+        self.memory = pixels.nbytes if kind == "memory" else 0
+        self._pixels, self._offsets, self._channels = pixels, offsets, source.view.channels
+
+    def __len__(self) -> int:
+        return len(self.split.paths)
+
+    def _image(self, index: int) -> Pixels:
+        (height, width), start = self.sizes[index], self._offsets[index]
+        size = height * width * self._channels
+        return self._pixels[start : start + size].reshape(height, width, self._channels)
+
+    def gather(self, indices: Indices, pinned: bool = False) -> tuple[Tensor, Tensor]:
+        """Canvas and sizes of some images, as `images.stream.stack` gives them."""
+        return stack([self._image(index) for index in indices], pinned)
+
+    def batches(self, parts: Sequence[Indices], pinned: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """`gather` of each part in turn."""
+        return (self.gather(part, pinned) for part in parts)
+
+
+Store = FlatStore | StreamedStore
+
+
+def open_store(
+    folder: DataFolder,
+    split: str,
+    view: View,
+    params: Params,
+    fingerprint: str,
+    memory_taken: int = 0,
+    worker_init: Callable[[], object] | None = None,
+) -> Store:
+    """The decoded images of a split, of the kind that params.cache names; "auto" chooses by the budgets.
+
+    Args:
+        folder: the data.
+        split: train, valid or test.
+        view: what is kept of each image.
+        params: cache, cache_gigabytes, num_workers, max_megapixels and skip_bad count.
+        fingerprint: of the split's files, by which a disk store is known.
+        memory_taken: bytes of cache_gigabytes that other stores hold.
+        worker_init: called in each worker process of a streamed store.
+
+    Raises:
+        UserError: naming an unreadable file; with skip_bad it is left out of the store's split, listed and logged.
+    """
+    images, threads = folder.splits[split], max(1, params.num_workers)
+    source = Source(folder.root, images, view, params.max_megapixels, np.zeros((len(images.paths), 2), np.int64))
+    disk = DiskStore(source, params.skip_bad, fingerprint, threads)
+    if params.cache in ("auto", "disk") and (found := disk.load()):
+        return _flat("disk", source, found, disk.offsets)
+    each = functools.partial(_each, source=source, threads=threads, skip_bad=params.skip_bad)
+    unread = each(source.measure, f"{split}: reading headers", {})
+
+    def decode_all(put: Put) -> dict[int, str]:
+        return each(lambda index: put(index, source.image(index)), f"{split}: decoding", unread)
+
+    for kind in _kinds(params, source.nbytes, memory_taken, split):
+        if kind == "memory":
+            pixels = np.empty(source.nbytes, np.uint8)
+            return _flat(kind, source, (pixels, decode_all(_into(pixels, source.offsets))), source.offsets)
+        if kind == "disk":
+            try:
+                return _flat(kind, source, disk.build(decode_all), disk.offsets)
+            except OSError as error:
+                log.warning("%s: cannot keep decoded images (%s)", disk.path.parent, error.strerror)
+    if params.skip_bad:
+        unread = decode_all(lambda index, image: None)
+    source, dropped, _ = _without(source, unread, source.offsets)
+    log.info("%s: %d images, decoded again in every epoch", split, len(source.split.paths))
+    return StreamedStore(source, dropped, params.num_workers, worker_init)
+
+
+def _kinds(params: Params, size: int, memory_taken: int, split: str) -> tuple[str, ...]:
+    """The kinds of store to try, in this order, for so many bytes."""
+    free = free_memory()
+    fits = size <= min(params.cache_gigabytes * GIGABYTE - memory_taken, free / 2)
+    if params.cache == "memory" and size > free:
+        raise UserError(
+            f"cache: the decoded images of {split} take {size / GIGABYTE:.1f} GB of memory, of which "
+            f'{free / GIGABYTE:.1f} GB are free; set "cache" to "auto", "disk" or "none"'
+        )
+    if params.cache == "memory" or (params.cache == "auto" and fits):
+        return ("memory",)
+    return () if params.cache == "none" else ("disk", "memory") if fits else ("disk",)
+
+
+def _each(
+    work: Callable[[int], object], what: str, failed: dict[int, str], source: Source, threads: int, skip_bad: bool
+) -> dict[int, str]:
+    """Does something with every image, in threads, but for those that failed before.
+
+    Returns:
+        Why which failed, those before included.
+
+    Raises:
+        ImageError: the first, unless skip_bad.
+    """
+
+    def chunk(start: int) -> dict[int, str]:
+        bad = {}
+        for index in range(start, min(start + CHUNK, count)):
+            try:
+                if index not in failed:
+                    work(index)
+            except ImageError as error:
+                if not skip_bad:
+                    raise
+                bad[index] = error.reason
+        return bad
+
+    count, failures = len(source.split.paths), dict(failed)
+    bar = progress((), what, total=count, unit="image")
+    with ThreadPoolExecutor(threads) as pool, bar:
+        for start, bad in zip(range(0, count, CHUNK), pool.map(chunk, range(0, count, CHUNK)), strict=True):
+            failures |= bad
+            bar.update(min(CHUNK, count - start))
+    return failures
+
+
+def _into(pixels: NDArray[np.uint8], offsets: Indices) -> Put:
+    def put(index: int, image: Pixels) -> None:
+        pixels[offsets[index] : offsets[index] + image.size] = image.reshape(-1)
+
+    return put
+
+
+def _flat(kind: str, source: Source, found: tuple[NDArray[np.uint8], dict[int, str]], offsets: Indices) -> FlatStore:
+    pixels, unread = found
+    source, dropped, offsets = _without(source, unread, offsets)
+    store = FlatStore(kind, source, dropped, pixels, offsets)
+    log.info("%s: %d decoded images, %s (%.2f GB)", source.split.name, len(store), kind, pixels.nbytes / GIGABYTE)
+    return store
+
+
+def _without(source: Source, unread: dict[int, str], offsets: Indices) -> tuple[Source, Dropped, Indices]:
+    """The source, and the offsets of its images, without those that cannot be read."""
+    if not unread:
+        return source, (), offsets
+    dropped = tuple((source.split.paths[index], reason) for index, reason in sorted(unread.items()))
+    for path, reason in dropped:
+        log.warning("%s: left out (%s)", printable(path), reason)
+    log.warning("%s: %d unreadable images are left out", source.split.name, len(dropped))
+    kept = np.array([index for index in range(len(source.split.paths)) if index not in unread], np.int64)
+    left = subset(source.split, kept)
+    fewer = left.targets.ndim == 1 and len(np.unique(left.targets)) < len(np.unique(source.split.targets))
+    if not left.paths or (fewer and left.name == "train"):
+        raise UserError(f"{source.root / left.name}: without the unreadable images a class is empty")
+    return dataclasses.replace(source, split=left, sizes=source.sizes[kept]), dropped, offsets[kept]
+
+
+def subset(split: Split, positions: Indices) -> Split:
+    """The images of a split at some positions, in that order."""
+    paths = tuple(split.paths[position] for position in positions)
+    return dataclasses.replace(split, paths=paths, targets=split.targets[positions])

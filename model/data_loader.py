@@ -1,0 +1,281 @@
+"""Batches: from a data folder and parameters to what the net is fed, for each split."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+import include
+from config.schema import Normalization, Params
+from images.augment import Augment, normalise
+from images.cache import Store, View, open_store, subset
+from images.folder import DataFolder, Split, check_headers, fingerprint, scan
+from images.keyed_random import permutation, uniform
+from images.mixing import mix
+from images.stream import Indices
+from utils import select
+
+# What each name stands for: the split, and whether its images are seen as in training.
+TYPES: Final = {
+    "train": ("train", True),
+    "train_evaluation": ("train", False),
+    "valid": ("valid", False),
+    "test": ("test", False),
+}
+STATISTICS_IMAGES: Final = 10_000  # so many training images, evenly spaced, give mean and std
+
+Statistics = tuple[Sequence[float], Sequence[float]]
+
+
+class Batch(NamedTuple):
+    """Some images on their way into the net.
+
+    Attributes:
+        images: (B, C, S, S) float32 on the device, normalised.
+        targets: what the loss is given: (B,) int64, or (B, classes) float32 of multi-label data and after mixing.
+        labels: the targets before mixing.
+        indices: (B,) int64 on the CPU, each image's position in the split.
+    """
+
+    images: Tensor
+    targets: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Training:
+    """What only the training loader does.
+
+    Args:
+        seed: of the order, the augmentation and the mixing.
+        weighted: whether classes are drawn equally often.
+        augment: None: images are seen as in evaluation.
+        mixup: alpha of mixup; 0: off.
+        cutmix: alpha of cutmix; 0: off.
+        mixed_epochs: the number of epochs, from the first, in which images are mixed.
+    """
+
+    seed: int
+    weighted: bool
+    augment: Augment | None
+    mixup: float
+    cutmix: float
+    mixed_epochs: int
+
+
+class Loader:
+    """The batches of one split: equal in every process, and after every interruption.
+
+    Attributes:
+        store: the decoded images.
+        split: the images, without those that skip_bad left out.
+        classes: names, in the order of the logits.
+        multi_label: whether an image may be of several classes.
+        batch_size: images per batch.
+        device: where batches are.
+        mean: (C,) subtracted from values in 0 … 1.
+        std: (C,) what is then divided by.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: DataFolder,
+        batch_size: int,
+        device: torch.device,
+        statistics: Statistics,
+        training: Training | None = None,
+    ) -> None:
+        self.store, self.split = store, store.split
+        self.classes, self.multi_label = folder.classes, folder.multi_label
+        self.batch_size, self.device = batch_size, device
+        self.mean, self.std = statistics
+        self._training = training
+        self._targets = torch.from_numpy(store.split.targets)
+
+    @property
+    def augment(self) -> Augment | None:
+        """What happens to the images before the net sees them; None where they are seen as they are."""
+        return None if self._training is None else self._training.augment
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.store), self.batch_size)
+        alone = self._training is not None and rest == 1 and full > 0  # BatchNorm cannot learn from one image
+        return full + (rest > 0 and not alone)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches(0)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch.
+
+        Args:
+            epoch: counted from 0; it decides the order and every random choice of a training loader.
+            start: batches to leave out at the beginning; those after them stay as they are.
+        """
+        order = self._order(epoch)
+        keys = torch.from_numpy(order + len(order) * _repeats(order))  # what random choices about an image depend on
+        steps = range(start, len(self))
+        parts = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in steps]
+        decoded = self.store.batches([order[part] for part in parts], pinned=self.device.type == "cuda")
+        for step, part, (canvas, sizes) in zip(steps, parts, decoded, strict=True):
+            indices = torch.from_numpy(order[part])
+            canvas = canvas.to(self.device, non_blocking=True)  # (B, H, W, C) uint8
+            labels = self._targets[indices].to(self.device, non_blocking=True)
+            if self._training is None or self._training.augment is None:
+                images = normalise(canvas.permute(0, 3, 1, 2), self.mean, self.std)  # (B, C, S, S) float32
+            else:
+                images = self._training.augment(canvas, sizes, self._training.seed, epoch, keys[part])
+            yield Batch(*self._mix(images, labels, epoch, step), labels, indices)
+
+    def _order(self, epoch: int) -> Indices:
+        """Positions in the split, as many as it has images."""
+        if self._training is None:
+            return np.arange(len(self.store))
+        order = permutation(self._training.seed, epoch, len(self.store), "order")
+        if not self._training.weighted:
+            return order
+        # Systematic sampling: a comb of equal gaps over the weights, laid in random order. An image of weight w, in
+        # units of the mean, comes floor(w) or ceil(w) times.
+        weights = _class_weights(self.split.targets, len(self.classes))[order].cumsum()
+        teeth = (np.arange(len(order)) + uniform(self._training.seed, epoch, 0, "comb")) / len(order)
+        drawn = order[np.searchsorted(weights[:-1] / weights[-1], teeth, side="right")]
+        return drawn[permutation(self._training.seed, epoch, len(order), "drawn")]
+
+    def _mix(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        how = self._training
+        if how is None or not (how.mixup or how.cutmix) or epoch >= how.mixed_epochs:
+            return images, labels
+        targets = labels if self.multi_label else functional.one_hot(labels, len(self.classes)).float()
+        return mix(images, targets, how.mixup, how.cutmix, how.seed, epoch, step)
+
+
+def _repeats(order: Indices) -> Indices:
+    """How often each number of a list came before in it."""
+    by_value = np.argsort(order, kind="stable")
+    ordered = order[by_value]
+    repeats = np.empty_like(order)
+    repeats[by_value] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return repeats
+
+
+def _class_weights(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
+    """(N,) float64: how often each image is to be drawn so that classes come equally often.
+
+    An image of several classes has the sum of their shares; images of none are a class of their own.
+    """
+    if targets.ndim == 1:
+        targets = np.eye(classes)[targets]
+    members = np.concatenate([targets, targets.sum(axis=1, keepdims=True) == 0], axis=1)  # (N, classes + 1)
+    weights: NDArray[np.float64] = (members / np.maximum(members.sum(axis=0), 1)).sum(axis=1)
+    return weights
+
+
+def fetch_dataloader(
+    types: Sequence[str],
+    data_dir: Path | str,
+    params: Params,
+    device: torch.device | str = "cpu",
+    statistics: Statistics | None = None,
+    folder: DataFolder | None = None,
+    worker_init: Callable[[], object] | None = None,
+) -> dict[str, Loader]:
+    """Opens the loaders of some splits.
+
+    Args:
+        types: of "train" (shuffled and augmented), and "train_evaluation", "valid", "test" (in order, as they are).
+        data_dir: the data folder.
+        params: the experiment's.
+        device: where batches are wanted.
+        statistics: mean and std of the pretrained weights, used when params.normalize is "auto"; None: those of the
+            training images.
+        folder: what was scanned and checked before, to save doing it again.
+        worker_init: called in each loader worker, to let go of what only this process may hold, such as a lock.
+
+    Raises:
+        UserError: naming what is wrong with the data.
+    """
+    wanted = {name: select(name, TYPES, "type of loader") for name in types}
+    given = _given_statistics(params, statistics)
+    if folder is None:
+        splits = {split for split, _ in wanted.values()} | ({"train"} if params.overfit or not given else set())
+        folder = scan(Path(data_dir), tuple(split for split in include.SPLITS if split in splits))
+        folder, _ = check_headers(folder, params.max_megapixels, params.skip_bad)
+    if params.overfit:
+        few = _few(folder.splits["train"], params.overfit, params.seed)
+        folder = dataclasses.replace(folder, splits=dict(folder.splits) | {"train": few})
+        wanted = {name: kind if name == "test" else ("train", False) for name, kind in wanted.items()}
+    stores: dict[tuple[str, bool], Store] = {}
+    for kind in (*wanted.values(), *([] if given else [("train", not params.overfit)])):
+        if kind not in stores:
+            stores[kind] = _open(folder, kind, params, sum(store.memory for store in stores.values()), worker_init)
+    mean, std = given or _measure(stores["train", not params.overfit])
+    loaders = {}
+    for name, kind in wanted.items():
+        training = _training(params, mean, std) if name == "train" else None
+        batch_size = params.batch_size if training else params.bs_test or params.batch_size
+        loaders[name] = Loader(stores[kind], folder, batch_size, torch.device(device), (mean, std), training)
+    return loaders
+
+
+def _open(
+    folder: DataFolder, kind: tuple[str, bool], params: Params, taken: int, worker_init: Callable[[], object] | None
+) -> Store:
+    split, training = kind
+    alone = dataclasses.replace(folder, splits={split: folder.splits[split]})
+    print_ = fingerprint(alone) if params.cache in ("auto", "disk") else ""  # a disk store outlives other splits
+    return open_store(folder, split, View.of(params, training), params, print_, taken, worker_init)
+
+
+def _training(params: Params, mean: Sequence[float], std: Sequence[float]) -> Training:
+    weighted = params.sampler == "weighted"
+    if params.overfit:
+        return Training(params.seed, weighted, augment=None, mixup=0, cutmix=0, mixed_epochs=0)
+    augment = Augment(
+        params.augment, params.im_sz, mean, std, params.resize, params.crop_fraction, tuple(params.background)
+    )
+    mixed_epochs = params.num_epochs - params.mixing_off_epochs
+    return Training(params.seed, weighted, augment, params.mixup, params.cutmix, mixed_epochs)
+
+
+def _given_statistics(params: Params, statistics: Statistics | None) -> Statistics | None:
+    """Mean and std from params.normalize, else those of the weights, their mean over the colours for grey images."""
+    if isinstance(params.normalize, Normalization):
+        return tuple(params.normalize.mean), tuple(params.normalize.std)
+    if statistics is None or len(statistics[0]) == params.channels:
+        return statistics
+    mean, std = ((sum(values) / len(values),) * params.channels for values in statistics)
+    return mean, std
+
+
+def _measure(store: Store) -> Statistics:
+    """Mean and std of the channels over the images' pixels, from whole numbers and so the same for every store."""
+    count = min(len(store), STATISTICS_IMAGES)
+    positions = np.linspace(0, len(store) - 1, count).round().astype(np.int64)
+    pixels = 0
+    total = squares = torch.zeros((), dtype=torch.int64)
+    for canvas, sizes in store.batches([positions[start : start + 64] for start in range(0, count, 64)]):
+        pixels += int(sizes.prod(1).sum())
+        for image in canvas.int().flatten(2):  # (Hmax, Wmax * C); the zeros beside images add nothing
+            total = total + image.sum(0).unflatten(0, (canvas.shape[2], -1)).sum(0)  # (C,)
+            squares = squares + image.square().sum(0).unflatten(0, (canvas.shape[2], -1)).sum(0)
+    mean = total.double() / pixels
+    std = (squares.double() / pixels - mean.square()).clamp(min=0).sqrt()
+    rounded = ([round(value / 255, 6) for value in values.tolist()] for values in (mean, std))
+    return next(rounded), [value or 1.0 for value in next(rounded)]
+
+
+def _few(split: Split, count: int, seed: int) -> Split:
+    """So many images, of each class as many as of the others as far as they go."""
+    order = permutation(seed, 0, len(split.paths), "overfit")
+    if split.targets.ndim == 1:
+        order = order[np.argsort(_repeats(split.targets[order]), kind="stable")]
+    return subset(split, np.sort(order[:count]))
