@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import include
-from config.run_folder import LOG, REPORT, WEIGHTS, RunFolder
+from config.run_folder import LOG, WEIGHTS, RunFolder
 from utils import log, logging_to, reports_errors
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             if options.split == "test":
                 count = log_opening(folder, question)
                 log.info("the test set has been opened %d time%s for this experiment", count, "s" if count > 1 else "")
-            log.info("report: %s", folder.file(REPORT) / f"{options.split}_{options.weights}")
+            log.info("report: %s", folder.file(question.report))
     finally:
         folder.unlock()
     return include.DONE

@@ -45,9 +45,9 @@ def weights_name(kind: str) -> str:
     return f"weights_{kind}.safetensors"
 
 
-def metrics_name(split: str, kind: str) -> str:
+def metrics_name(split: str, kind: str, tta: bool = False) -> str:
     """metrics_val_best_weights.json, as the source template names it; metrics_test_… for the test split."""
-    return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights.json"
+    return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights{'_tta' * tta}.json"
 
 
 class RunFolder:
@@ -108,6 +108,15 @@ class RunFolder:
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             raise UserError(f"{path}: damaged or changed since it was written (sha256 differs from {MANIFEST})")
         return data
+
+    def read_json(self, name: str) -> Any:
+        """An artefact that is JSON.
+
+        Raises:
+            UserError: when the file is missing, or is not what was written.
+        """
+        self.read(name)
+        return read_json(self.path / name)
 
     def digests(self) -> dict[str, str]:
         """The manifest: sha256 of each artefact by name; empty when there is none, or when it is damaged."""

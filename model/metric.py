@@ -22,12 +22,18 @@ class Metric:
         greater_is_better: its direction.
         multi_label: whether it has a meaning for multi-label data.
         proportion: whether it is a share of the images, so that Wilson's interval holds.
+        fewest_classes: with fewer classes it says nothing.
     """
 
     function: Callable[[Array, Array], float]
     greater_is_better: bool = True
     multi_label: bool = True
     proportion: bool = False
+    fewest_classes: int = 2
+
+    def suits(self, num_classes: int, multi_label: bool) -> bool:
+        """Whether it says something about such data."""
+        return num_classes >= self.fewest_classes and (self.multi_label or not multi_label)
 
     def __call__(self, logits: Array, labels: Array) -> float:
         """The metric; nan without images and when a logit is not finite."""
@@ -185,8 +191,8 @@ def _average_precision(scores: Array, truth: Array) -> float:
 # What params.json can name in "metrics".
 metrics: Final[dict[str, Metric]] = {
     "accuracy": Metric(accuracy, proportion=True),
-    "top_3": Metric(partial(top_k, k=3), multi_label=False, proportion=True),
-    "top_5": Metric(partial(top_k, k=5), multi_label=False, proportion=True),
+    "top_3": Metric(partial(top_k, k=3), multi_label=False, proportion=True, fewest_classes=4),
+    "top_5": Metric(partial(top_k, k=5), multi_label=False, proportion=True, fewest_classes=6),
     "precision": Metric(partial(macro, what="precision")),
     "recall": Metric(partial(macro, what="recall")),
     "f1": Metric(partial(macro, what="f1")),

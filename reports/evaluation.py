@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from images.folder import DataFolder, check_headers, fingerprint, scan
 import numpy as np
 from safetensors.torch import load as load_safetensors
 
@@ -13,6 +12,7 @@ from config import run_folder
 from config.load import load_params
 from config.run_folder import RunFolder
 from config.schema import Params
+from images.folder import DataFolder, check_headers, fingerprint, scan
 from model.data_loader import Loader, fetch_dataloader
 from model.loss import make_loss
 from model.metric import compute, metrics, predictions
@@ -37,12 +37,17 @@ class Question:
     split: str
     tta: bool
 
+    @property
+    def report(self) -> str:
+        """The folder of its report, inside the experiment folder."""
+        return f"{run_folder.REPORT}/{self.split}_{self.weights}{'_tta' * self.tta}"
+
 
 def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str, Any]:
     """Evaluates an experiment and writes its metrics and reports.
 
     Returns:
-        What metrics_<split>_<weights>_weights.json holds.
+        What metrics_test_<weights>_weights.json holds.
 
     Raises:
         UserError: the experiment was not trained, or the data is not what it was trained for.
@@ -53,7 +58,7 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str,
         log.warning("left out: %s: %s", path, reason)
     same_data = _check_data(folder, environment["data"], data, data_dir)
     loader, outputs = _outputs(folder, params, data, question)
-    names = [name for name, metric in metrics.items() if metric.multi_label or not data.multi_label]
+    names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
     values = compute(names, outputs.logits, outputs.labels, loss)
     images = range(len(outputs.labels))
@@ -64,10 +69,13 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str,
         "weights": question.weights,
         "split": question.split,
         "tta": question.tta,
+        "epoch": folder.read_json(run_folder.metrics_name("valid", question.weights))["epoch"],
         "num_images": len(outputs.labels),
         "trained_on_this_data": same_data,
     }
-    folder.write_json(run_folder.metrics_name(question.split, question.weights), result)
+    folder.write_json(f"{question.report}/metrics.json", result)
+    if question.split == "test":
+        folder.write_json(run_folder.metrics_name("test", question.weights, question.tta), result)
     _write_reports(folder, question, loader, outputs, values, ends)
     log.info("%s", metrics_table(values, ends))
     return result
@@ -76,7 +84,7 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str,
 def _trained(folder: RunFolder) -> tuple[Params, dict[str, Any]]:
     if not folder.file(run_folder.PARAMS_RESOLVED).is_file():
         raise UserError(f"{folder.path}: holds no trained model; run train.py --model_dir {folder.path} first")
-    return load_params(folder.file(run_folder.PARAMS_RESOLVED)), read_json(folder.file(run_folder.ENVIRONMENT))
+    return load_params(folder.file(run_folder.PARAMS_RESOLVED)), folder.read_json(run_folder.ENVIRONMENT)
 
 
 def _check_data(folder: RunFolder, trained: dict[str, Any], data: DataFolder, data_dir: Path) -> bool:
@@ -130,7 +138,7 @@ def _write_reports(
     ends: dict[str, Interval],
 ) -> None:
     logits, labels, classes, paths = outputs.logits, outputs.labels, loader.classes, loader.split.paths
-    where = f"{run_folder.REPORT}/{question.split}_{question.weights}"
+    where = question.report
     report = classification_report(logits, labels, classes, values, ends)
     folder.write(f"{where}/classification_report.txt", report.encode("utf-8", "backslashreplace"))
     folder.write(f"{where}/misclassified.csv", misclassified_csv(paths, logits, labels, classes))

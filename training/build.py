@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from images.folder import DataFolder
 
 from config.run_folder import RunFolder
 from config.schema import Normalization, Params
+from images.folder import DataFolder
 from model.data_loader import fetch_dataloader
 from model.freezing import apply_freezing
 from model.groups import layer_groups

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def draw_history(figure: "Figure", history: dict[str, Any], title: str) -> None:
             )
         _mark_best(panel, name, rows)
         panel.set_title(name)
-    _draw_rates(panels[-1], rows, epochs)
+    _draw_rates(panels[-1], history)
     for panel in panels:
         if panel.lines:
             panel.legend(frameon=False)
@@ -64,14 +65,34 @@ def _mark_best(panel: Any, name: str, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _draw_rates(panel: Any, rows: list[dict[str, Any]], epochs: list[int]) -> None:
+def _draw_rates(panel: Any, history: dict[str, Any]) -> None:
+    """The rate of each layer group: of the steps that were recorded, else of the epochs' ends."""
+    epochs, rows = history["epochs"], history["steps"]
+    done = [row for row in rows if row["epoch"] <= len(epochs)]
+    if len(done) > len(epochs):
+        rows, places = done, _places([row["epoch"] for row in done])
+    else:
+        rows, places = epochs, [row["epoch"] for row in epochs]
     groups = len(rows[0]["learning_rate"]) if rows else 0
     for group in range(groups):
         rates = [row["learning_rate"][group] for row in rows]
-        panel.plot(epochs, rates, color=RATE, alpha=(group + 1) / groups, label=f"group {group}", marker=".")
-    if any(rate > 0 for row in rows for rate in row["learning_rate"]):
+        panel.plot(places, rates, color=RATE, alpha=(group + 1) / groups, label=f"group {group}")
+    rates = [rate for row in rows for rate in row["learning_rate"] if rate > 0]
+    if rates:
         panel.set_yscale("log")
-    panel.set_title("learning rate at the epoch's end")
+        panel.set_ylim(max(min(rates), max(rates) * 1e-5) / 2, max(rates) * 2)
+    panel.set_title("learning rate")
+
+
+def _places(epochs: list[int]) -> list[float]:
+    """Where recorded steps lie on the axis of epochs, those of an epoch evenly over it."""
+    counts = Counter(epochs)
+    seen: Counter[int] = Counter()
+    places = []
+    for epoch in epochs:
+        places.append(epoch - 1 + seen[epoch] / counts[epoch])
+        seen[epoch] += 1
+    return places
 
 
 def show_history(history: dict[str, Any], title: str) -> None:
