@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,6 +45,9 @@ class FlatStore:
         self.kind, self.split, self.sizes, self.dropped = kind, source.split, source.sizes, dropped
         self.memory = pixels.nbytes if kind == "memory" else 0
         self._pixels, self._offsets, self._channels = pixels, offsets, source.view.channels
+        self._alike: Pixels | None = None  # (N, H, W, C), where all images have one size and none is left out
+        if not dropped and (self.sizes == self.sizes[0]).all():
+            self._alike = pixels[offsets[0] :].reshape(len(offsets), *self.sizes[0], self._channels)
 
     def __len__(self) -> int:
         return len(self.split.paths)
@@ -55,6 +59,9 @@ class FlatStore:
 
     def gather(self, indices: Indices, pinned: bool = False) -> tuple[Tensor, Tensor]:
         """Canvas and sizes of some images, as `images.stream.stack` gives them."""
+        if self._alike is not None:
+            canvas = torch.from_numpy(self._alike[indices])
+            return canvas.pin_memory() if pinned else canvas, torch.from_numpy(self.sizes[indices])
         return stack([self._image(index) for index in indices], pinned)
 
     def batches(self, parts: Sequence[Indices], pinned: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
@@ -107,8 +114,8 @@ def open_store(
             try:
                 return _flat(kind, source, disk.build(decode_all), disk.offsets)
             except OSError as error:
-                log.warning("%s: cannot keep decoded images (%s)", disk.path.parent, error.strerror)
-    if params.skip_bad:
+                log.warning("%s: cannot keep decoded images (%s)", disk.path.parent, error.strerror or error)
+    if params.skip_bad:  # which they are must be known before the first epoch
         unread = decode_all(lambda index, image: None)
     source, dropped, _ = _without(source, unread, source.offsets)
     log.info("%s: %d images, decoded again in every epoch", split, len(source.split.paths))

@@ -28,6 +28,7 @@ import PIL
 import torch
 from numpy.typing import NDArray
 
+from images.folder import CACHE
 from images.stream import Indices, Source
 from images.view import Pixels
 from utils import log, to_json
@@ -57,7 +58,7 @@ class DiskStore:
         paths = hashlib.sha256(to_json(source.split.paths)).hexdigest()
         made_by = {"layout": LAYOUT, "pillow": PIL.__version__, "torch": torch.__version__}
         self._what = json.loads(to_json({"view": view, "fingerprint": fingerprint, "paths": paths} | made_by))
-        self._slot = source.root / ".cache" / f"{source.split.name}-{_digest(view)[:8]}"
+        self._slot = source.root / CACHE / f"{source.split.name}-{_digest(view)[:8]}"
         self.path = self._slot.with_name(f"{self._slot.name}-{_digest(self._what)[:16]}")
 
     @property

@@ -218,11 +218,13 @@ class StreamedStore:
 
         Without torch's farewell: it waits for locks that a dead worker may have held.
         """
-        self._loader._iterator._shutdown = True
-        for worker in self._processes():
+        iterator = self._loader._iterator
+        iterator._shutdown = True
+        torch._C._remove_worker_pids(id(iterator))
+        for worker in iterator._workers:
             worker.kill()
             worker.join()
-        for queue in self._loader._iterator._index_queues:
+        for queue in iterator._index_queues:
             queue.cancel_join_thread()
         self._loader._iterator = None
 

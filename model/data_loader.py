@@ -173,10 +173,10 @@ def _class_weights(targets: NDArray[Any], classes: int) -> NDArray[np.float64]:
     An image of several classes has the sum of their shares; images of none are a class of their own.
     """
     if targets.ndim == 1:
-        targets = np.eye(classes)[targets]
+        shares = 1 / np.maximum(np.bincount(targets, minlength=classes), 1)  # (classes,)
+        return np.asarray(shares[targets])
     members = np.concatenate([targets, targets.sum(axis=1, keepdims=True) == 0], axis=1)  # (N, classes + 1)
-    weights: NDArray[np.float64] = (members / np.maximum(members.sum(axis=0), 1)).sum(axis=1)
-    return weights
+    return np.asarray(members @ (1 / np.maximum(members.sum(axis=0), 1)), np.float64)
 
 
 def fetch_dataloader(
@@ -264,9 +264,10 @@ def _measure(store: Store) -> Statistics:
     total = squares = torch.zeros((), dtype=torch.int64)
     for canvas, sizes in store.batches([positions[start : start + 64] for start in range(0, count, 64)]):
         pixels += int(sizes.prod(1).sum())
-        for image in canvas.int().flatten(2):  # (Hmax, Wmax * C); the zeros beside images add nothing
-            total = total + image.sum(0).unflatten(0, (canvas.shape[2], -1)).sum(0)  # (C,)
-            squares = squares + image.square().sum(0).unflatten(0, (canvas.shape[2], -1)).sum(0)
+        for image in canvas.flatten(2):  # (Hmax, Wmax * C); the zeros beside images add nothing
+            values = image.int()  # sums over rows first, which is fast; (W, C) are left
+            total = total + values.sum(0).unflatten(0, canvas.shape[2:]).sum(0)  # (C,)
+            squares = squares + values.square().sum(0).unflatten(0, canvas.shape[2:]).sum(0)
     mean = total.double() / pixels
     std = (squares.double() / pixels - mean.square()).clamp(min=0).sqrt()
     rounded = ([round(value / 255, 6) for value in values.tolist()] for values in (mean, std))

@@ -89,6 +89,7 @@ def test_a_dead_worker_is_a_training_fault(tiny_data):
     assert len(list(store.batches(PARTS))) == len(PARTS)  # by new workers
 
 
+@pytest.mark.slow  # torch looks after its workers every 5 seconds
 def test_a_worker_that_died_between_passes_is_a_training_fault(tiny_data):
     store = stream(tiny_data, 2)
     list(store.batches(PARTS))

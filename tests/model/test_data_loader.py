@@ -309,6 +309,13 @@ def test_batches_do_not_touch_the_global_random_state(tiny_data):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_batches_come_in_inference_mode_too(tiny_data):
+    loader = fetch(tiny_data, "train_evaluation", cache="none", num_workers=1)["train_evaluation"]
+    with torch.inference_mode():
+        first = contents(loader)
+    assert_same(contents(loader), first)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cache", ["memory", "none"])
