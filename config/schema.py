@@ -132,7 +132,7 @@ class Params(_Part):
     # --- the images ---
     im_sz: int = Field(default=224, ge=8, le=1024, description="side of the square image the net sees, in pixels")
     resize: Literal["crop", "letterbox", "squash"] = Field(default="crop", description="how an image becomes square")
-    crop_fraction: float = Field(default=0.875, gt=0, le=1, description="im_sz over the short side before the crop")
+    crop_fraction: float = Field(default=0.875, ge=0.1, le=1, description="im_sz over the short side before the crop")
     normalize: Literal["auto"] | Normalization = Field(
         default="auto", description="channel statistics; auto: those of the weights, else of the training images"
     )

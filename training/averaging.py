@@ -1,9 +1,8 @@
 """Averages of weights: the moving one of every step, the plain one of the last epochs, and BatchNorm to match."""
 
-import contextlib
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -69,24 +68,28 @@ class LastEpochs:
 
     Args:
         count: how many epochs; fewer when fewer ran.
-        num_epochs: the epochs planned. Nothing is kept of an epoch that cannot be among the last.
-        may_stop_early: whether any epoch may turn out to be the last.
     """
 
-    def __init__(self, count: int, num_epochs: int, may_stop_early: bool = False) -> None:
-        """Starts empty."""
+    def __init__(self, count: int) -> None:
         self.count = count
-        self.first = 1 if may_stop_early else num_epochs - count + 1
         self.epochs: list[int] = []
         self.weights: list[Weights] = []
 
-    def add(self, net: nn.Module, epoch: int) -> None:
-        """Keeps a copy of the weights after the epoch of this number, counted from 1."""
-        if epoch < self.first:
-            return
-        self.epochs = [*self.epochs, epoch][-self.count :]
-        copied = {name: tensor.detach().to("cpu", copy=True) for name, tensor in net.state_dict().items()}
-        self.weights = [*self.weights, copied][-self.count :]
+    def add(self, net: nn.Module, epoch: int, earliest_end: int) -> None:
+        """Keeps a copy of the weights after an epoch, and nothing of epochs that can no longer be among the last.
+
+        Args:
+            net: whose weights to copy.
+            epoch: its number, counted from 1.
+            earliest_end: the first epoch, this one or a later, that may turn out to be the run's last.
+        """
+        first = earliest_end - self.count + 1
+        kept = [(e, weights) for e, weights in zip(self.epochs, self.weights, strict=True) if e >= first]
+        if epoch >= first:
+            kept.append(
+                (epoch, {name: tensor.detach().to("cpu", copy=True) for name, tensor in net.state_dict().items()})
+            )
+        self.epochs, self.weights = [e for e, _ in kept], [weights for _, weights in kept]
 
     def mean(self) -> Weights:
         """Mean of the kept weights, summed in float64; buffers that are not floating-point as in the last epoch.
@@ -109,17 +112,6 @@ class LastEpochs:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a saved state."""
         self.epochs, self.weights = state["epochs"], state["weights"]
-
-
-@contextlib.contextmanager
-def loaded(net: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """The net with other weights, for as long as the block lasts."""
-    own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    try:
-        net.load_state_dict(weights)
-        yield
-    finally:
-        net.load_state_dict(own)
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine)
         autocast=machine.autocast,
         scaler=machine.scaler(),
         ema=EMA(net, params.ema_decay) if params.ema_decay else None,
-        last_epochs=LastEpochs(params.average_epochs, params.num_epochs, params.early_stopping is not None),
+        last_epochs=LastEpochs(params.average_epochs),
         stopping=make_early_stopping(params.early_stopping, schedule, params.num_epochs)
         if params.early_stopping
         else None,

@@ -8,7 +8,7 @@ from model import loss, metric, net, optim, schedule
 def catalogues() -> Catalogues:
     """For each key that holds names: the names there are, each with the arguments it takes (None: not checked)."""
     return {
-        "arch": dict.fromkeys(net.arch_names()),
+        "arch": net.arch_names(),
         "optimizer": optim.catalogue(),
         "scheduler": schedule.catalogue(),
         "loss": loss.catalogue(),

@@ -85,6 +85,13 @@ class EarlyStopping:
         """The epoch after which training ends, as known so far."""
         return self.num_epochs if self.stop is None else self.stop["epoch"] + self.stop["tail_epochs"]
 
+    def earliest_end(self, epoch: int) -> int:
+        """The first epoch that may turn out to be the last, as known after an epoch."""
+        if self.stop is not None or self.action == "warn":
+            return self.last_epoch
+        decided = max(epoch, self.earliest_epoch - 1) + self.patience - self.waited
+        return min(self.num_epochs, decided + self.tail_epochs)
+
     def _improves(self, value: float) -> bool:
         if math.isnan(value) or self.best is None:
             return not math.isnan(value)

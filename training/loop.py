@@ -67,8 +67,8 @@ def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
             raise TrainingFault(f"the validation loss of epoch {state.epoch + 1} is not finite", "diverged")
         state.history["epochs"].append(epoch_row(state, current_rates(parts.optimizer), train, valid))
         keep_best(state, parts.best_metric, parts.evaluated, outputs)
-        parts.last_epochs.add(parts.net, state.epoch + 1)
         watch(parts, state)
+        parts.last_epochs.add(parts.net, state.epoch + 1, earliest_end(parts, state.epoch + 1))
         state.seconds, state.epoch_seconds = state.seconds + state.epoch_seconds, 0.0
         state.epoch, state.batch, state.seen = state.epoch + 1, 0, Seen()
         recorder.epoch_end(state)
@@ -137,6 +137,11 @@ def watch(parts: Parts, state: Progress) -> None:
 def last_epoch(parts: Parts) -> int:
     """The epoch after which the run ends, as known so far."""
     return parts.num_epochs if parts.stopping is None else parts.stopping.last_epoch
+
+
+def earliest_end(parts: Parts, epoch: int) -> int:
+    """The first epoch that may turn out to be the last, as known after an epoch."""
+    return parts.num_epochs if parts.stopping is None else parts.stopping.earliest_end(epoch)
 
 
 def current_rates(optimizer: Optimizer) -> list[float]:

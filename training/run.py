@@ -59,10 +59,11 @@ def run(folder: RunFolder, data_dir: Path, params: Params, *, exact: bool = Fals
         elif folder.status().get("state") == "finished":
             raise BusyError(f"{folder.path}: already finished; --overwrite trains again and keeps these results aside")
         folder.sweep(TEMPORARY_PREFIX)
-        with logging_to(folder.file(run_folder.LOG)), _truthful_state(folder):
+        signals = Signals(f"{folder.path}: stopped; the same command goes on")
+        with signals, logging_to(folder.file(run_folder.LOG)), _truthful_state(folder):
             if overwrite and aside is not None:
                 log.info("the earlier results are in %s", aside)
-            return _run(folder, data_dir, params, exact)
+            return _run(folder, data_dir, params, exact, signals)
     finally:
         folder.unlock()
 
@@ -98,7 +99,7 @@ def _leave(folder: RunFolder, reason: str, message: str, details: str = "") -> N
         folder.set_state("failed", reason=reason, message=message)
 
 
-def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool) -> str:
+def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool, signals: Signals) -> str:
     saved = checkpoint.load(folder)
     before = saved["origin"] if saved else None
     machine = choose_machine(params, before["machine"] if before else None, exact)
@@ -116,10 +117,12 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool) -> str:
     built = build(params, folder, data, machine)
     if before is None:
         _describe(folder, data_dir, data, built, machine, origin)
-    return _train(folder, built, origin, saved)
+    return _train(folder, built, origin, saved, signals)
 
 
-def _train(folder: RunFolder, built: Built, origin: dict[str, Any], saved: dict[str, Any] | None) -> str:
+def _train(
+    folder: RunFolder, built: Built, origin: dict[str, Any], saved: dict[str, Any] | None, signals: Signals
+) -> str:
     parts = built.parts
     state = Progress()
     candidates: dict[str, Learns | None] = {
@@ -132,15 +135,21 @@ def _train(folder: RunFolder, built: Built, origin: dict[str, Any], saved: dict[
         "stopping": parts.stopping,
     }
     learning = {name: part for name, part in candidates.items() if part is not None}
-    with Signals() as signals:
-        recorder = Recorder(folder, learning, origin, parts.valid.split, signals, built.params.checkpoint_minutes)
-        if saved is not None:
-            recorder.restore(saved, state)
-            log.info("continuing after epoch %d, step %d", state.epoch, state.step)
-            recorder.publish(state)
-        ended = fit(parts, state, recorder)
-        if ended == "finished":
-            _finish(built, state, recorder)
+    recorder = Recorder(folder, learning, origin, parts.valid.split, signals, built.params.checkpoint_minutes)
+    if saved is not None:
+        recorder.restore(saved, state)
+        log.info("continuing after epoch %d, step %d", state.epoch, state.step)
+        recorder.publish(state)
+    with signals.held():  # it stops between two steps, after saving
+        try:
+            ended = fit(parts, state, recorder)
+        except TrainingFault:
+            if signals.received is None:
+                raise
+            # The signal went to the loader workers too, and the loop met a dead one before it looked.
+            raise Interrupted(signals.received, f"{folder.path}: stopped; the same command goes on") from None
+    if ended == "finished":
+        _finish(built, state, recorder)
     folder.set_state(ended, epoch=state.epoch, seconds=round(state.seconds, 1))
     if state.best is not None:
         log.info("%s: %s, best %s in epoch %d: %.4f", folder.path, ended, parts.best_metric, state.best["epoch"],

@@ -5,9 +5,12 @@ import io
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from training.averaging import EMA, LastEpochs, loaded, recompute_batch_norm
+from training.averaging import EMA, LastEpochs, recompute_batch_norm
+from training.early_stopping import EarlyStopping
 
 
 class Small(nn.Module):
@@ -131,11 +134,11 @@ def test_swapping_the_ema_at_every_step_changes_nothing(net):
 
 @pytest.mark.parametrize("ran", [1, 3, 7])
 def test_last_epochs_by_hand(net, ran):
-    last = LastEpochs(3, ran)
+    last = LastEpochs(3)
     kept = []
     for epoch in range(1, ran + 1):
         _change(net, epoch)
-        last.add(net, epoch)
+        last.add(net, epoch, ran)
         kept = [*kept, _copied(net)][-3:]
     assert last.epochs == list(range(max(1, ran - 2), ran + 1))
     for name, tensor in last.mean().items():
@@ -149,53 +152,52 @@ def test_last_epochs_by_hand(net, ran):
 def test_the_mean_is_summed_in_double_precision():
     """In float32, 1 is lost beside 1e8."""
     net = nn.Linear(1, 1, bias=False)
-    last = LastEpochs(3, 3)
+    last = LastEpochs(3)
     for epoch, value in enumerate((1e8, 1.0, -1e8), 1):
         nn.init.constant_(net.weight, value)
-        last.add(net, epoch)
+        last.add(net, epoch, 3)
     assert float(last.mean()["weight"].detach()) == pytest.approx(1 / 3)
 
 
 def test_kept_weights_do_not_change_with_the_net(net):
-    last = LastEpochs(1, 1)
-    last.add(net, 1)
+    last = LastEpochs(1)
+    last.add(net, 1, 1)
     before = _copied(net)
     _change(net, 1)
     _assert_equal(last.mean(), before)
 
 
 def test_only_epochs_that_can_be_the_last_are_kept(net):
-    without, with_stopping = LastEpochs(2, 5), LastEpochs(2, 5, may_stop_early=True)
-    held = []
-    for epoch in range(1, 6):
-        without.add(net, epoch)
-        with_stopping.add(net, epoch)
-        held.append((list(without.epochs), list(with_stopping.epochs)))
-    assert held == [([], [1]), ([], [1, 2]), ([], [2, 3]), ([4], [3, 4]), ([4, 5], [4, 5])]
+    last, held = LastEpochs(2), []
+    for epoch, earliest_end in enumerate((2, 2, 4, 5, 5), 1):
+        last.add(net, epoch, earliest_end)
+        held.append(list(last.epochs))
+    assert held == [[1], [1, 2], [3], [4], [4, 5]]
+
+
+@given(st.lists(st.integers(0, 3), min_size=9, max_size=9), st.integers(1, 4), st.integers(0, 2), st.integers(1, 5))
+def test_with_early_stopping_the_last_epochs_are_there_at_the_end(losses, patience, tail_epochs, count):
+    stopping = EarlyStopping("loss", "min", patience, 0.0, 9, earliest_epoch=3, tail_epochs=tail_epochs)
+    last, net = LastEpochs(count), nn.Linear(1, 1)
+    epoch = 0
+    while epoch < stopping.last_epoch:
+        epoch += 1
+        stopping.update(epoch, losses[epoch - 1])
+        last.add(net, epoch, stopping.earliest_end(epoch))
+    assert last.epochs == list(range(max(1, epoch - count + 1), epoch + 1))
 
 
 def test_swapping_the_last_epochs_after_each_changes_nothing(net):
-    whole, last = LastEpochs(3, 6, True), LastEpochs(3, 6, True)
+    whole, last = LastEpochs(3), LastEpochs(3)
     for epoch in range(1, 7):
         _change(net, epoch)
         state = _through_a_file(last.state_dict())
-        last = LastEpochs(3, 6, True)
+        last = LastEpochs(3)
         last.load_state_dict(state)
-        whole.add(net, epoch)
-        last.add(net, epoch)
+        whole.add(net, epoch, max(epoch, 3))
+        last.add(net, epoch, max(epoch, 3))
         _assert_equal(last.mean(), whole.mean())
     assert last.epochs == whole.epochs == [4, 5, 6]
-
-
-def test_loaded(net):
-    other = Small()
-    before = _copied(net)
-    with loaded(net, other.state_dict()):
-        _assert_equal(net.state_dict(), other.state_dict())
-    _assert_equal(net.state_dict(), before)
-    with pytest.raises(ValueError, match="stop"), loaded(net, other.state_dict()):
-        raise ValueError("stop")
-    _assert_equal(net.state_dict(), before)
 
 
 # --- BatchNorm -------------------------------------------------------------------------------------------------------
