@@ -24,17 +24,18 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parent.parent
 
 RECIPE = json.loads((ROOT / "experiments/imagenette_mobilenet_v2/params.json").read_text())
+SCRATCH = {"pretrain": 0, "batch_norm": "train", "learning_rate": 0.003}
 ABLATION = RECIPE | {"im_sz": 160, "num_epochs": 4}
 VARIANTS: dict[str, dict[str, Any]] = {
+    "recipe": RECIPE,
     "rates per group, BatchNorm held": ABLATION,
     "rates per group, BatchNorm trained": ABLATION | {"batch_norm": "train"},
     "one rate 1e-4, BatchNorm held": ABLATION | {"learning_rate": 0.0001},
     "one rate 1e-3, BatchNorm held": ABLATION | {"learning_rate": 0.001},
     "body frozen, BatchNorm held": ABLATION | {"freeze": "body", "batch_norm": "frozen_eval"},
     "body frozen, BatchNorm trained": ABLATION | {"freeze": "body", "batch_norm": "train"},
-    "from scratch": ABLATION | {"pretrain": 0, "batch_norm": "train", "learning_rate": 0.003},
-    "recipe": RECIPE,
-    "recipe's epochs and size from scratch": RECIPE | {"pretrain": 0, "batch_norm": "train", "learning_rate": 0.003},
+    "from scratch": ABLATION | SCRATCH,
+    "recipe from scratch": RECIPE | SCRATCH,
 }
 
 
