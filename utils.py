@@ -54,8 +54,11 @@ class TrainingFault(Exception):
         self.reason = reason
 
 
-class Interrupted(Exception):
-    """A signal stopped the program at a point from which the same command continues."""
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the program at a point from which the same command continues.
+
+    It can be raised anywhere, and like its base it passes through code that catches every Exception.
+    """
 
     def __init__(self, signum: int, message: str = "") -> None:
         super().__init__(message)

@@ -1,22 +1,31 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 during training: the first one asks, the second one ends."""
+"""Ctrl-C, SIGTERM and SIGUSR1: the first one asks to stop, the second one ends."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Final
+
+from utils import Interrupted
 
 ASKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Signals:
-    """While active, remembers the first signal so that training can stop where it can be continued.
+    """While active, the first signal raises Interrupted wherever the program is; inside `held` it waits.
+
+    Args:
+        message: what a person is told.
 
     Attributes:
         received: the signal's number, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: str) -> None:
+        self.message = message
         self.received: int | None = None
+        self._held = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -27,7 +36,22 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Leaves it to the block when to stop; what it does not see is heeded at its end."""
+        self._heed()
+        self._held = True
+        yield
+        self._held = False
+        self._heed()
+
+    def _heed(self) -> None:
+        if self.received is not None:
+            raise Interrupted(self.received, self.message)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
             os._exit(128 + number)
         self.received = number
+        if not self._held:
+            self._heed()
