@@ -40,11 +40,15 @@ def main(argv: list[str] | None = None) -> int:
     folder = RunFolder(options.model_dir or options.params)
     overrides = options.overrides + ([] if options.overfit is None else [f"overfit={options.overfit}"])
 
-    from training.catalogues import catalogues  # torch starts here, after the cheap checks
-    from training.run import run
+    folder.lock()  # before torch starts, which takes seconds: a second process leaves at once
+    try:
+        from training.catalogues import catalogues
+        from training.run import run
 
-    params = load_params(folder.params, overrides, catalogues())
-    run(folder, options.data_dir, params, exact=options.exact, overwrite=options.overwrite)
+        params = load_params(folder.params, overrides, catalogues())
+        run(folder, options.data_dir, params, exact=options.exact, overwrite=options.overwrite)
+    finally:
+        folder.unlock()
     return include.DONE
 
 

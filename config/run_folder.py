@@ -156,12 +156,14 @@ class RunFolder:
     # --- one process at a time ---
 
     def lock(self) -> None:
-        """Takes the folder for this process until it ends; a crash frees it too.
+        """Takes the folder for this process until it ends; a crash frees it too. Taken already, it stays so.
 
         Raises:
             BusyError: naming the process that holds it.
             UserError: when the folder cannot be written.
         """
+        if self._lock is not None:
+            return
         path = self.path / LOCK
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
