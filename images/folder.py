@@ -4,27 +4,29 @@ import csv
 import dataclasses
 import hashlib
 import io
+import itertools
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-import include
 from images.read import ImageError, read_header
-from utils import TrainingFault, UserError, did_you_mean, printable, progress, read_json, to_json, write_atomic
+from images.walk import LABELS, Walk
+from utils import TrainingFault, UserError, did_you_mean, nearest, printable, progress, read_json, to_json, write_atomic
 
-LABELS: Final = "labels.csv"
+T = TypeVar("T")
+
 CACHE: Final = ".cache"
+FINGERPRINT: Final = "fingerprint.json"
 LAYOUT: Final = "data/<name>/{train,valid,test}/<class>/<image>"
-JUNK: Final = ("Thumbs.db", "desktop.ini")
 NAMED: Final = 10  # of many alike, this many are named
+CHUNK: Final = 64  # files that a thread takes at a time
 _SETTLED: Final = 2.0  # seconds after which a file's modification time is trusted to tell a change
 
 
@@ -34,7 +36,7 @@ class Split:
 
     Attributes:
         name: train, valid or test.
-        paths: N paths relative to the data folder, with forward slashes, sorted.
+        paths: N paths relative to the data folder, with forward slashes; class by class, sorted.
         targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multi-label data.
     """
 
@@ -52,7 +54,7 @@ class DataFolder:
         classes: C names; the order of the logits.
         multi_label: whether an image may have several classes, or none.
         splits: by name.
-        notes: what was ignored, for the log.
+        notes: what was passed over, for the log.
     """
 
     root: Path
@@ -69,141 +71,115 @@ def scan(data_dir: Path | str, splits: Sequence[str] = ("train", "valid")) -> Da
         UserError: one line for each thing that is wrong with the folder.
     """
     root = Path(data_dir)
-    for split in ("train", *splits):
-        if not (root / split).is_dir():
-            what = f"has no {split}/" if root.is_dir() else "no such folder"
-            raise UserError(f"{printable(str(root))}: {what}; the layout is {LAYOUT}")
-    found = _scan_labels(root, splits) if (root / "train" / LABELS).is_file() else _scan_classes(root, splits)
+    try:
+        for split in ("train", *splits):
+            _check_layout(root, split)
+        found = _scan_labels(root, splits) if (root / "train" / LABELS).is_file() else _scan_classes(root, splits)
+    except OSError as error:
+        raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
     for part in found.splits.values():
         if not part.paths:
-            raise UserError(f"{printable(str(root / part.name))}: holds no image; the layout is {LAYOUT}")
+            raise UserError(f"{_shown(root, part.name)}: holds no image; the layout is {LAYOUT}")
     return found
+
+
+def _check_layout(root: Path, split: str) -> None:
+    if not root.is_dir():
+        raise UserError(f"{_shown(root)}: no such folder; the layout is {LAYOUT}")
+    if not (root / split).is_dir():
+        near = nearest(split, (path.name for path in root.iterdir() if path.is_dir()))
+        instead = f", but {printable(near)}/" if near else ""
+        raise UserError(f"{_shown(root)}: has no {split}/{instead}; the layout is {LAYOUT}")
+
+
+def _shown(root: Path, path: str = "") -> str:
+    return printable(str(root / path))
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise UserError("\n".join(_some(problems)))
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    """The first of many lines, and one that counts the rest."""
+    rest = len(lines) - NAMED
+    return [*lines[:NAMED], *([f"… and {rest} more like it"] if rest > 0 else [])]
 
 
 # --- class folders ---------------------------------------------------------------------------------------------------
 
 
 def _scan_classes(root: Path, splits: Sequence[str]) -> DataFolder:
-    notes: list[str] = []
-    folders = {split: _class_folders(root / split) for split in dict.fromkeys(("train", *splits))}
-    classes = tuple(folders["train"])
+    classes = tuple(Walk(root, "train").classes())
     if len(classes) < 2:
         raise UserError(
-            f"{printable(str(root / 'train'))}: holds {len(classes)} class folder{'s' * (len(classes) != 1)}, "
+            f"{_shown(root, 'train')}: holds {len(classes)} class folder{'s' * (len(classes) != 1)}, "
             f"and a classifier needs 2 or more; the layout is {LAYOUT}"
         )
-    problems, result = [], {}
-    for split in splits:
-        problems += [
-            f"{printable(str(root / split / name))}: train has no such class{did_you_mean(name, classes)}"
-            for name in folders[split]
-            if name not in classes
-        ]
-        walk = _Walk(root)
-        members = [sorted(walk.images(root / split / name)) for name in classes]
-        for name, paths in zip(classes, members, strict=True):
-            if not paths and split == "train":
-                problems.append(f"{printable(str(root / split / name))}: the class has no image")
-            elif not paths:
-                notes.append(f"{split}: class {printable(name)} has no image")
-        notes += walk.notes(split)
-        targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in members])
-        result[split] = Split(split, tuple(path for paths in members for path in paths), targets)
-    if problems:
-        raise UserError("\n".join(problems))
-    return DataFolder(root, classes, False, result, tuple(notes))
+    walks = {split: Walk(root, split) for split in splits}
+    found = {split: _members(walk, classes) for split, walk in walks.items()}
+    _refuse([line for walk in walks.values() for line in walk.problems])
+    return DataFolder(root, classes, False, found, tuple(note for walk in walks.values() for note in walk.notes()))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-
-
-class _Walk:
-    """Finds images below folders, each real folder once, and remembers what it passed over."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = os.fspath(root)
-        self.visited: set[tuple[int, int]] = set()
-        self.ignored: Counter[str] = Counter()
-        self.dangling: list[str] = []
-
-    def images(self, folder: Path) -> Iterator[str]:
-        """Paths of images relative to the root."""
-        if not folder.is_dir():
-            return
-        about = folder.stat()
-        if (about.st_dev, about.st_ino) in self.visited:
-            self.ignored["links to folders that were visited before"] += 1
-            return
-        self.visited.add((about.st_dev, about.st_ino))
-        start = len(self.root) + 1
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name in JUNK:
-                    self.ignored["hidden files and folders"] += 1
-                elif entry.name == LABELS:
-                    continue
-                elif entry.is_dir():
-                    yield from self.images(Path(entry.path))
-                elif not entry.name.lower().endswith(include.IMAGE_SUFFIXES):
-                    self.ignored["files that are not images by their name"] += 1
-                elif entry.is_symlink() and not entry.is_file():
-                    self.dangling.append(entry.path)
-                else:
-                    yield Path(entry.path[start:]).as_posix()
-
-    def notes(self, split: str) -> list[str]:
-        """What was passed over, in words.
-
-        Raises:
-            UserError: naming links that lead nowhere.
-        """
-        if self.dangling:
-            raise UserError("\n".join(f"{printable(p)}: is a link to a file that is not there" for p in self.dangling))
-        return [f"{split}: ignored {count} {what}" for what, count in sorted(self.ignored.items())]
+def _members(walk: Walk, classes: tuple[str, ...]) -> Split:
+    """The images of each class; what is wrong with the classes goes to the walk's problems."""
+    split, present = walk.split, walk.classes()
+    unknown = sorted(set(present) - set(classes))
+    for place, name in enumerate(unknown):
+        near = did_you_mean(name, classes) if place < NAMED else ""
+        walk.problems.append(f"{_shown(walk.root, f'{split}/{name}')}: train has no such class{near}")
+    members = [walk.images(f"{split}/{name}") for name in classes]
+    for name, paths in zip(classes, members, strict=True):
+        if not paths:
+            lines = walk.problems if split == "train" else walk.remarks
+            lines.append(f"{_shown(walk.root, f'{split}/{name}')}: the class has no image")
+    targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in members])
+    return Split(split, tuple(path for paths in members for path in paths), targets)
 
 
 # --- labels.csv ------------------------------------------------------------------------------------------------------
 
 
 def _scan_labels(root: Path, splits: Sequence[str]) -> DataFolder:
-    classes = tuple(_read_table(root, "train")[0])
-    result, problems, notes = {}, [], []
+    classes, _, _ = _read_table(root, "train")
+    found, problems, notes = {}, [], []
     for split in splits:
-        if not (root / split / LABELS).is_file():
-            problems.append(f"{printable(str(root / split))}: has no {LABELS}, while train has one")
+        path = f"{split}/{LABELS}"
+        if not (root / path).is_file():
+            problems.append(f"{_shown(root, split)}: has no {LABELS}, while train has one")
             continue
         header, rows, wrong = _read_table(root, split)
         problems += wrong
-        if tuple(header) != classes:
-            columns = f"{', '.join(header)} instead of {', '.join(classes)}"
-            problems.append(f"{printable(str(root / split / LABELS))}:1: its classes differ from train's: {columns}")
+        if header != classes:
+            columns = printable(f"{', '.join(header)} instead of {', '.join(classes)}")
+            problems.append(f"{_shown(root, path)}:1: its classes differ from train's: {columns}")
             continue
-        walk = _Walk(root)
-        present = set(walk.images(root / split))
-        unlabelled = sorted(present - set(rows))
-        problems += _some(unlabelled, lambda path: f"{printable(str(root / path))}: has no row in {LABELS}")
-        missing = sorted(set(rows) - present)
+        walk = Walk(root, split)
+        present = set(walk.images(split))
+        problems += _some([f"{_shown(root, path)}: has no row in {LABELS}" for path in sorted(present - set(rows))])
         problems += _some(
-            missing, lambda path: f"{printable(str(root / path))}: is in {LABELS}, but there is no such image"
+            [
+                f"{_shown(root, path)}: is in {LABELS}, but is no image that is there"
+                for path in sorted(set(rows) - present)
+            ]
         )
-        notes += walk.notes(split)
+        notes += walk.notes()
         paths = tuple(sorted(rows))
         targets = np.array([rows[path] for path in paths], np.float32).reshape(len(paths), len(classes))
-        result[split] = Split(split, paths, targets)
-    if problems:
-        raise UserError("\n".join(problems))
-    return DataFolder(root, classes, True, result, tuple(notes))
+        found[split] = Split(split, paths, targets)
+    _refuse(problems)
+    return DataFolder(root, tuple(classes), True, found, tuple(notes))
 
 
 def _read_table(root: Path, split: str) -> tuple[list[str], dict[str, list[float]], list[str]]:
     """The classes, the rows by path, and what is wrong with the rows."""
-    path = root / split / LABELS
-    where = printable(str(path))
+    where = _shown(root, f"{split}/{LABELS}")
     try:
-        table = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, ValueError, csv.Error) as error:
+        text = (root / split / LABELS).read_text(encoding="utf-8-sig")
+        table = list(csv.reader(io.StringIO(text, newline="")))
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{where}: cannot be read as CSV in UTF-8 ({error})") from error
     header = [name.strip() for name in table[0]] if table else []
     classes = header[1:]
@@ -224,12 +200,7 @@ def _read_table(root: Path, split: str) -> tuple[list[str], dict[str, list[float
             problems.append(f"{where}:{number}: {printable(row[0])} must be a path below {split}/")
         else:
             rows[name] = [float(value) for value in values]
-    return classes, rows, _some(problems, str)
-
-
-def _some(items: Sequence[str], say: Callable[[str], str]) -> list[str]:
-    rest = len(items) - NAMED
-    return [say(item) for item in items[:NAMED]] + ([f"… and {rest} more like it"] if rest > 0 else [])
+    return classes, rows, problems
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
@@ -255,29 +226,38 @@ def check_headers(
         return None
 
     paths = [path for split in folder.splits.values() for path in split.paths]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = list(progress(pool.map(reason, paths, chunksize=64), "headers", len(paths), unit="image"))
-    bad = {path: why for path, why in zip(paths, found, strict=True) if why is not None}
-    if not bad:
-        return folder, []
-    lines = _some(list(bad), lambda path: f"{printable(str(folder.root / path))}: {bad[path]}")
-    if not skip_bad:
+    found = zip(paths, _in_threads(reason, paths, "reading headers"), strict=True)
+    bad = {path: why for path, why in found if why is not None}
+    if bad and not skip_bad:
+        lines = [f"{_shown(folder.root, path)}: {why}" for path, why in bad.items()]
         count = f"{len(bad)} of {len(paths)} images cannot be used; mend or remove them, or set skip_bad: 1"
-        raise UserError("\n".join([*lines, count]))
-    return _without(folder, set(bad)), list(bad.items())
+        raise UserError("\n".join([*_some(lines), count]))
+    return _without(folder, bad.keys()) if bad else folder, list(bad.items())
 
 
-def _without(folder: DataFolder, bad: set[str]) -> DataFolder:
+def _without(folder: DataFolder, bad: Collection[str]) -> DataFolder:
     splits = {}
     for name, split in folder.splits.items():
         keep = np.array([path not in bad for path in split.paths])
-        paths = tuple(path for path in split.paths if path not in bad)
-        splits[name] = Split(name, paths, split.targets[keep])
-        left = splits[name].targets
-        whole = folder.multi_label or name != "train" or len(np.unique(left)) == len(folder.classes)
-        if not paths or not whole:
-            raise UserError(f"{printable(str(folder.root / name))}: without the unreadable images a class is empty")
+        splits[name] = Split(name, tuple(itertools.compress(split.paths, keep)), split.targets[keep])
+        left = set(splits[name].targets.tolist()) if name == "train" and not folder.multi_label else None
+        lost = [label for index, label in enumerate(folder.classes) if left is not None and index not in left]
+        if lost or not keep.any():
+            where = _shown(folder.root, f"{name}/{lost[0]}" if lost else name)
+            raise UserError(f"{where}: no image is left without the unreadable ones")
     return dataclasses.replace(folder, splits=splits)
+
+
+def _in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> list[T]:
+    """What comes of the work on each path, in their order."""
+    done: list[T] = []
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool, progress((), what, total=len(paths), unit="image") as bar:
+        for chunk in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
+            done += chunk
+            bar.update(len(chunk))
+    return done
 
 
 # --- fingerprint -----------------------------------------------------------------------------------------------------
@@ -288,8 +268,11 @@ def fingerprint(folder: DataFolder) -> str:
 
     Contents are read once: they are remembered in .cache/fingerprint.json by size, modification time and inode, if the
     data folder can be written. A file changed within the last seconds is read again, as its time may not tell.
+
+    Raises:
+        UserError: naming a file that cannot be read.
     """
-    cache = folder.root / CACHE / "fingerprint.json"
+    cache = folder.root / CACHE / FINGERPRINT
     known = _known(cache)
     paths = sorted(path for split in folder.splits.values() for path in split.paths)
     now = time.time()
@@ -304,8 +287,7 @@ def fingerprint(folder: DataFolder) -> str:
         return hashlib.sha256((folder.root / path).read_bytes()).hexdigest(), key, settled
 
     try:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            digests = dict(zip(paths, pool.map(digest, paths, chunksize=64), strict=True))
+        digests = dict(zip(paths, _in_threads(digest, paths, "hashing images"), strict=True))
     except OSError as error:
         raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
     total = hashlib.sha256()
@@ -321,16 +303,22 @@ def fingerprint(folder: DataFolder) -> str:
 
 
 def _known(cache: Path) -> dict[str, list[Any]]:
+    """What is remembered, if its own digest says that it is undamaged."""
     try:
-        known = read_json(cache)
+        stored = read_json(cache)
     except UserError:
         return {}
-    return known if isinstance(known, dict) else {}
+    intact = isinstance(stored, dict) and stored.get("sha256") == _digest(stored.get("files"))
+    return dict(stored["files"]) if intact else {}
 
 
-def _remember(cache: Path, entries: dict[str, list[Any]]) -> None:
+def _remember(cache: Path, files: dict[str, list[Any]]) -> None:
     try:
         cache.parent.mkdir(exist_ok=True)
-        write_atomic(cache, to_json(entries))
+        write_atomic(cache, to_json({"files": files, "sha256": _digest(files)}))
     except (OSError, TrainingFault):
         return  # a data folder that cannot be written is read anew each time
+
+
+def _digest(files: Any) -> str:
+    return hashlib.sha256(to_json(files)).hexdigest()

@@ -1,6 +1,7 @@
 """The one way to open an image file: upright, 8 bits a channel, grey or RGB. No torch."""
 
 import contextlib
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,17 +9,33 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from utils import UserError, printable
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-TURNED: Final = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 WHITE: Final = (255, 255, 255)
-_DEEP_GREY: Final = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+# Of Pillow's formats those that need no other program and are common; what a file is called does not matter.
+FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+DEEP: Final = ("I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey
+MODES: Final = ("RGB", "L", "1", "LA", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits and less
+TURNED: Final = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EIGHT_BITS: Final = np.rint(np.arange(2**16) / 257).astype(np.uint8)  # of a 16-bit value: 65535 becomes 255
 _POINTER: Final = b"version https://git-lfs"
 _HTML: Final = (b"<!doctype", b"<html", b"<?xml")
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit stands in for Pillow's
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, without the file's name, once per thread
 
 
 class ImageError(UserError):
@@ -41,7 +58,6 @@ class Header:
     height: int
     mode: str
     format: str
-    frames: int
     orientation: int
 
 
@@ -49,13 +65,15 @@ def read_header(path: Path, max_megapixels: float = 50) -> Header:
     """Reads the header alone.
 
     Raises:
-        ImageError: not an image, or too many pixels.
+        ImageError: not an image, of a kind that is not understood, or with too many pixels.
     """
     with _opened(path, max_megapixels) as image:
         orientation = _orientation(image)
-        width, height = image.size[::-1] if orientation in TURNED else image.size
-        frames = int(getattr(image, "n_frames", 1))
-        return Header(width, height, image.mode, image.format or "", frames, orientation)
+        tags = getattr(image, "tag_v2", None)  # of a TIFF, whose size Pillow tells before or after it is turned
+        width, height = image.size if tags is None else (tags[256], tags[257])
+        if orientation in TURNED:
+            width, height = height, width
+        return Header(width, height, image.mode, image.format or "", orientation)
 
 
 def read_image(path: Path, channels: int = 3, background: Sequence[int] = WHITE, max_megapixels: float = 50) -> Pixels:
@@ -76,85 +94,97 @@ def read_image(path: Path, channels: int = 3, background: Sequence[int] = WHITE,
     Raises:
         ImageError: naming the file and what is wrong with it.
     """
+    mode = "RGB" if channels == 3 else "L"
     with _opened(path, max_megapixels) as image:
         image.load()
-        upright = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
-        flat = _eight_bits(_opaque(upright, tuple(background)))
-        pixels = np.array(flat.convert("RGB" if channels == 3 else "L"))
-    return pixels if channels == 3 else pixels[:, :, None]
+        turn = UPRIGHT.get(_orientation(image))
+        if image.mode in DEEP or image.mode == "I":
+            image = _eight_bits(image)
+        if image.has_transparency_data:
+            image = _over(image, background)
+        if image.mode != mode:
+            image = image.convert(mode)
+        pixels = np.array(image if turn is None else image.transpose(turn))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 @contextlib.contextmanager
 def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
     """The image with its header read and checked; whatever Pillow raises inside the block becomes an ImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit stands in for Pillow's; odd metadata does no harm
-            with Image.open(path) as image:
-                megapixels = image.size[0] * image.size[1] / 1e6
-                if megapixels > max_megapixels:
-                    raise ImageError(
-                        path, f"has {megapixels:.1f} megapixels, more than max_megapixels {max_megapixels:g}"
-                    )
-                yield image
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ImageError(path, "is not a regular file")  # reading a pipe would wait for ever
+        with Image.open(path, formats=FORMATS) as image:
+            if problem := _unusable(image, max_megapixels):
+                raise ImageError(path, problem)
+            yield image
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(path, f"has far more pixels than max_megapixels {max_megapixels:g}") from error
-    except (UnidentifiedImageError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise ImageError(path, _why_unreadable(path, error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(path, _what_it_is(path)) from error
     except MemoryError as error:
         raise ImageError(path, "does not fit into memory") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(path, f"cannot be decoded ({printable(why)})") from error
+        raise ImageError(path, _why(path, error)) from error
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
+def _unusable(image: Image.Image, max_megapixels: float) -> str | None:
+    """What keeps an image from being decoded rightly, by its header."""
+    megapixels = image.size[0] * image.size[1] / 1e6
+    if megapixels > max_megapixels:
+        return f"has {megapixels:.1f} megapixels, more than max_megapixels {max_megapixels:g}"
+    if not megapixels:
+        return "has no pixels"
+    if image.mode in MODES or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        return None
+    tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 is the number of bits, 262 is 0 where 0 means white
+    if image.mode in DEEP and tags.get(258, (16,)) == (16,) and tags.get(262) != 0:
+        return None
+    return f"has pixels of mode {image.mode}, whose range is not known; convert it to 8 bits a channel"
+
+
+def _why(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot be opened ({error.strerror})"
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as failure:
-        return f"cannot be opened ({failure.strerror})"
-    if not start:
-        return "is empty"
-    if start.startswith(_POINTER):
-        return "is a Git LFS pointer, not the image; fetch it with git lfs pull"
-    if start.lstrip().lower().startswith(_HTML):
-        return "is a web page, not an image"
-    return "is not an image of a known format"
+        gone = isinstance(error, FileNotFoundError) and path.is_symlink()
+        return "is a link to a file that is not there" if gone else f"cannot be read ({error.strerror})"
+    lines = str(error).splitlines()
+    return f"cannot be decoded ({printable(lines[0]) if lines else type(error).__name__})"
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file is that is no image."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start = file.read(64)
+        if not start:
+            return "is empty"
+        if start.startswith(_POINTER):
+            return "is a Git LFS pointer, not the image; fetch it with git lfs pull"
+        if start.lstrip().lower().startswith(_HTML):
+            return "is a web page, not an image"
+    return f"is not an image of a known format ({', '.join(FORMATS)}), or its beginning is damaged"
 
 
 def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 … 8; of a PNG that is not loaded, as far as it stands before the pixels."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own getexif decodes the pixels
     except Exception:  # damaged EXIF data says nothing
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _opaque(image: Image.Image, background: tuple[int, ...]) -> Image.Image:
-    """The image without transparency."""
-    if not (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
-        return image
-    layers = image.convert("RGBA")
-    canvas = Image.new("RGBA", image.size, (*background, 255))
-    return Image.alpha_composite(canvas, layers).convert("RGB")
-
-
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image with deep grey values scaled to 0 … 255: 16-bit ones by their range, others by what they hold."""
-    if image.mode not in _DEEP_GREY:
-        return image
-    values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode != "F" and values.min() >= 0 and values.max() <= 65535:
-        scaled = values / 257
-    elif image.mode == "F" and values.min() >= 0 and values.max() <= 1:
-        scaled = values * 255
-    else:
-        low, high = values.min(), values.max()
-        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    """A 16-bit grey image with its values scaled by 1 / 257, and an alpha channel where one value is transparent."""
+    values = np.asarray(image)
+    grey = Image.fromarray(_EIGHT_BITS[values])
+    if (clear := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _over(image: Image.Image, background: Sequence[int]) -> Image.Image:
+    """The image laid over a colour; RGBA without transparency."""
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # of a 16-bit PNG, of whose colours Pillow keeps the upper 8 bits
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image.convert("RGBA"))
