@@ -108,6 +108,32 @@ class EarlyStopping(_Part):
         return self
 
 
+class Search(_Part):
+    """How search_hyperparams.py goes through hyper_search."""
+
+    method: Literal["grid", "random", "sobol"] = Field(
+        default="grid", description="every combination; combinations drawn at random; or spread evenly (Sobol)"
+    )
+    trials: int = Field(default=20, ge=1, le=100_000, description="combinations that random and sobol propose")
+    seeds: int = Field(default=1, ge=1, le=100, description="trainings of each combination, each with its own seed")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="what random and sobol follow from")
+    metric: Name | None = Field(default=None, description="what combinations are compared by; null: best_metric")
+    mode: Literal["max", "min"] | None = Field(
+        default=None, description="whether more or less is better; null: as the metric itself says"
+    )
+    hours: float = Field(default=0.0, ge=0, description="after so many hours no more is trained; 0: no limit")
+    retries: int = Field(default=1, ge=0, le=100, description="how often a failed trial is tried again")
+    keep_weights: Literal["all", "best", "none"] = Field(
+        default="all", description="whose weights and checkpoints stay once a trial has finished"
+    )
+
+    @model_validator(mode="after")
+    def _direction(self) -> Self:
+        if self.metric == "loss" and self.mode == "max":
+            raise ValueError('its mode must be "min" or null, as a smaller loss is better')
+        return self
+
+
 class Params(_Part):
     """One run. Each value has been checked, alone and with the others; nothing changes afterwards."""
 
@@ -224,6 +250,9 @@ class Params(_Part):
     hyper_search: dict[str, Any] | None = Field(
         default=None, description="search_hyperparams.py: the values to try for each named parameter"
     )
+    search: Search | None = Field(
+        default=None, description="search_hyperparams.py: how to try them; null: every combination once"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -270,6 +299,13 @@ class Params(_Part):
     def _monitor_measured(cls, value: EarlyStopping | None, info: ValidationInfo) -> EarlyStopping | None:
         if value and (problem := _unmeasured(value.monitor_metric, info)):
             raise ValueError(f"its monitor_metric must be {problem}")
+        return value
+
+    @field_validator("search")
+    @classmethod
+    def _compared_measured(cls, value: Search | None, info: ValidationInfo) -> Search | None:
+        if value and value.metric and (problem := _unmeasured(value.metric, info)):
+            raise ValueError(f"its metric must be {problem}")
         return value
 
 
