@@ -133,8 +133,6 @@ def _unusable(image: Image.Image, max_megapixels: float) -> str | None:
     megapixels = image.size[0] * image.size[1] / 1e6
     if megapixels > max_megapixels:
         return f"has {megapixels:.1f} megapixels, more than max_megapixels {max_megapixels:g}"
-    if not megapixels:
-        return "has no pixels"
     if image.mode in MODES or (image.mode == "I" and image.format in ("PPM", "PNG")):
         return None
     tags = getattr(image, "tag_v2", {})  # of a TIFF: 258 is the number of bits, 262 is 0 where 0 means white
