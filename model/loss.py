@@ -49,7 +49,11 @@ def bce(
 
 
 # What params.json can name in "loss".
-LOSSES: Final[dict[str, Callable[..., Tensor]]] = {"cross_entropy": cross_entropy, "focal": focal, "bce": bce}
+LOSSES: Final[dict[str, Callable[..., Tensor]]] = {
+    "cross_entropy": cross_entropy,
+    "focal": focal,
+    "bce": bce,
+}
 
 # The losses that have a meaning when an image has several classes or none.
 MULTI_LABEL: Final = frozenset({"bce"})
