@@ -16,7 +16,7 @@ from config.run_folder import RunFolder
 from config.schema import Params
 from images.augment import describe
 from images.folder import DataFolder, check_headers, fingerprint, scan
-from model.metric import compute
+from model.metric import accuracy, compute
 from model.summary import summarise
 from training import checkpoint, environment
 from training.averaging import recompute_batch_norm
@@ -150,11 +150,31 @@ def _train(
             raise Interrupted(signals.received, f"{folder.path}: stopped; the same command goes on") from None
     if ended == "finished":
         _finish(built, state, recorder)
+    if ended == "finished" and built.params.overfit:
+        _judge_overfitting(folder, state)
     folder.set_state(ended, epoch=state.epoch, seconds=round(state.seconds, 1))
     if state.best is not None:
         log.info("%s: %s, best %s in epoch %d: %.4f", folder.path, ended, parts.best_metric, state.best["epoch"],
                  state.best["metrics"][parts.best_metric])  # fmt: skip
     return ended
+
+
+def _judge_overfitting(folder: RunFolder, state: Progress) -> None:
+    """A net, loss and rates that can learn at all learn a few images by heart; anything else is a fault to find.
+
+    Raises:
+        TrainingFault: not every image was learnt.
+    """
+    if state.best is None:
+        return
+    labels = state.best["labels"].numpy()
+    learnt = accuracy(state.best["logits"].numpy(), labels)
+    if learnt < 1:
+        raise TrainingFault(
+            f"{folder.path}: overfit: only {learnt:.1%} of {len(labels)} images were learnt by heart; raise num_epochs "
+            "or learning_rate, and if that does not help look for a fault in the labels, the net or the loss"
+        )
+    log.info("overfit: all %d images were learnt by heart", len(labels))
 
 
 def _finish(built: Built, state: Progress, recorder: Recorder) -> None:

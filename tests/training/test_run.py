@@ -181,10 +181,17 @@ def test_divergence_is_a_fault_and_leaves_the_weights(tiny_data, tmp_path, capsy
 
 
 def test_overfit_reaches_everything(tiny_data, tmp_path):
-    path = experiment(tmp_path / "x", num_epochs=30, batch_size=6)
+    path = experiment(tmp_path / "x", num_epochs=12, batch_size=3)
     assert run(path, tiny_data, "--overfit", "6") == 0
     assert history(path)["epochs"][-1]["valid"]["accuracy"] == 1.0
     assert history(path)["epochs"][-1]["train"]["loss"] < 0.3
+
+
+def test_overfit_that_fails_is_a_fault(tiny_data, tmp_path, capsys):
+    path = experiment(tmp_path / "x", num_epochs=1, learning_rate=1e-6)
+    assert run(path, tiny_data, "--overfit", "6") == 4
+    assert "of 6 images were learnt by heart" in capsys.readouterr().err
+    assert RunFolder(path).status()["state"] == "failed"
 
 
 def test_a_second_process_is_refused(tiny_data, tmp_path, capsys):
