@@ -3,9 +3,11 @@
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +37,7 @@ REPORT: Final = "report"
 TEST_LOG: Final = "test_set_openings.json"
 
 WEIGHTS: Final = ("best", "last", "averaged")
+MEND: Final = "the train.py command of this experiment, given again, writes it anew"
 STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
 # What a search or a person put there; everything else in the folder is a result.
 INPUTS: Final = (PARAMS, NET, LOCK, "search.json", "README.md")
@@ -69,6 +72,9 @@ class RunFolder:
         self._lock: int | None = None
         self._digests: dict[str, str] | None = None
 
+    def __str__(self) -> str:
+        return printable(str(self.path))
+
     @property
     def params(self) -> Path:
         """The params.json a person wrote; never rewritten."""
@@ -82,12 +88,18 @@ class RunFolder:
 
     def write(self, name: str, data: bytes) -> None:
         """Writes an artefact whole and records its sha256 in manifest.json."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest = write_atomic(target, data)
-        if self.digests().get(name) != digest:
-            self.digests()[name] = digest
-            write_atomic(self.path / MANIFEST, to_json(dict(sorted(self.digests().items()))))
+        self.write_all({name: data})
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Writes artefacts, each whole, and then the manifest once."""
+        digests = dict(self.digests())
+        for name, data in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digests[name] = write_atomic(target, data)
+        if digests != self.digests():
+            write_atomic(self.path / MANIFEST, _manifest(digests))
+            self._digests = digests
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes an artefact as strict JSON."""
@@ -97,16 +109,20 @@ class RunFolder:
         """An artefact's bytes, checked against the manifest.
 
         Raises:
-            UserError: when the file is missing, or is not what was written.
+            UserError: when the file is missing, is not what was written, or cannot be told to be.
         """
-        path = self.path / name
+        shown = printable(str(self.path / name))
         try:
-            data = path.read_bytes()
+            data = (self.path / name).read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); has this experiment been trained?") from error
+            raise UserError(f"{shown}: cannot be read ({error.strerror}); has this experiment been trained?") from error
         expected = self.digests().get(name)
-        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-            raise UserError(f"{path}: damaged or changed since it was written (sha256 differs from {MANIFEST})")
+        if expected is None:
+            raise UserError(f"{shown}: cannot be verified: {MANIFEST} is missing, damaged or does not name it; {MEND}")
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise UserError(
+                f"{shown}: damaged or changed since it was written (sha256 differs from {MANIFEST}); {MEND}"
+            )
         return data
 
     def read_json(self, name: str) -> Any:
@@ -119,14 +135,15 @@ class RunFolder:
         return read_json(self.path / name)
 
     def digests(self) -> dict[str, str]:
-        """The manifest: sha256 of each artefact by name; empty when there is none, or when it is damaged."""
+        """The manifest: sha256 of each artefact by name; empty when there is none, or when a byte of it is damaged."""
         if self._digests is None:
-            try:
-                manifest = read_json(self.path / MANIFEST)
-            except UserError:
-                manifest = {}
-            ok = isinstance(manifest, dict)
-            self._digests = {k: v for k, v in manifest.items() if isinstance(v, str)} if ok else {}
+            self._digests = {}
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                data = (self.path / MANIFEST).read_bytes()
+                found = json.loads(data)
+                del found[MANIFEST]
+                if _manifest(found) == data:
+                    self._digests = found
         return self._digests
 
     def intact(self, name: str) -> bool:
@@ -168,16 +185,16 @@ class RunFolder:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose a writable folder") from error
+            raise UserError(f"{self}: cannot be written ({error.strerror}); choose a writable folder") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = printable(os.read(descriptor, 200).decode("utf-8", "replace")) or "another process"
             os.close(descriptor)
-            raise BusyError(f"{self.path}: is being trained by {holder}; wait for it or stop it") from error
+            raise BusyError(f"{self}: is being trained by {holder}; wait for it or stop it") from error
         except OSError as error:
             os.close(descriptor)
-            raise UserError(f"{self.path}: cannot be locked ({error.strerror}); choose another file system") from error
+            raise UserError(f"{self}: cannot be locked ({error.strerror}); choose another file system") from error
         self._lock = descriptor
         with contextlib.suppress(OSError):  # on a full disk the lock holds without its holder's name
             os.ftruncate(descriptor, 0)
@@ -214,6 +231,12 @@ class RunFolder:
             path.rename(aside / path.name)
         self._digests = None
         return aside
+
+
+def _manifest(digests: Mapping[str, str]) -> bytes:
+    """The digests as JSON, and last the sha256 of them all, so that damage to the manifest itself shows."""
+    ordered = dict(sorted(digests.items()))
+    return to_json(ordered | {MANIFEST: hashlib.sha256(to_json(ordered)).hexdigest()})
 
 
 def _is_child_experiment(path: Path) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import include
 from config import run_folder
 from config.run_folder import RunFolder
-from utils import TEMPORARY_PREFIX, BusyError, TrainingFault, UserError
+from utils import TEMPORARY_PREFIX, BusyError, TrainingFault, UserError, write_atomic
 
 
 @pytest.fixture
@@ -90,15 +90,76 @@ def test_a_missing_artefact(folder: RunFolder) -> None:
         folder.read("history.json")
 
 
-@pytest.mark.parametrize("manifest", [b"", b"[1]", b'{"a": 5}', b"\xff"])
-def test_a_damaged_manifest_is_begun_anew(folder: RunFolder, manifest: bytes) -> None:
+def damaged(manifest: bytes) -> list[bytes]:
+    flipped = [bytearray(manifest) for _ in manifest]
+    for place, data in enumerate(flipped):
+        data[place] ^= 1
+    cut = [manifest[:end] for end in range(len(manifest))]
+    other = [
+        b"[1]",
+        b'{"a": 5}',
+        b"\xff",
+        b"[" * 9999,
+        b'{"manifest.json": "x"}',
+        manifest + b" ",
+        manifest[:-1] + b"\t",
+    ]
+    return [*map(bytes, flipped), *cut, *other]
+
+
+def test_a_damaged_manifest_is_begun_anew(folder: RunFolder) -> None:
     folder.write("a", b"one")
-    folder.file("manifest.json").write_bytes(manifest)
-    again = RunFolder(folder.path)
-    assert again.digests() == {}
-    assert not again.intact("a")
+    for manifest in damaged(folder.file("manifest.json").read_bytes()):
+        folder.file("manifest.json").write_bytes(manifest)
+        again = RunFolder(folder.path)
+        assert again.digests() == {}
+        assert not again.intact("a")
+        with pytest.raises(UserError, match=r"a: cannot be verified: manifest\.json is missing, damaged or does not"):
+            again.read("a")
     again.write("a", b"one")
-    assert RunFolder(folder.path).intact("a")
+    assert RunFolder(folder.path).read("a") == b"one"
+
+
+def test_what_the_manifest_does_not_name_cannot_be_verified(folder: RunFolder) -> None:
+    folder.write("a", b"one")
+    folder.file("b").write_bytes(b"two")
+    with pytest.raises(UserError, match=r"b: cannot be verified.*given again, writes it anew$"):
+        folder.read("b")
+    assert folder.read("a") == b"one"
+
+
+def test_several_at_once_write_the_manifest_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def watched(path: Path, data: bytes) -> str:
+        written.append(path.name)
+        return write_atomic(path, data)
+
+    monkeypatch.setattr("config.run_folder.write_atomic", watched)
+    folder.write_all({"a": b"one", "code/b": b"two"})
+    assert written == ["a", "b", "manifest.json"]
+    assert RunFolder(folder.path).read("code/b") == b"two"
+
+
+def test_a_manifest_that_was_not_written_is_written_next_time(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, data: bytes) -> str:
+        return write_atomic(path / "absent" if path.name == "manifest.json" else path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("config.run_folder.write_atomic", fails)
+        with pytest.raises(TrainingFault):
+            folder.write("a", b"one")
+    folder.write("a", b"one")
+    assert RunFolder(folder.path).read("a") == b"one"
+
+
+def test_a_folder_is_shown_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb\x1b[31m"
+    path.mkdir()
+    (path / "params.json").touch()
+    assert str(RunFolder(path)) == f"{tmp_path}/a\\nb\\x1b[31m"
 
 
 # --- state -----------------------------------------------------------------------------------------------------------
