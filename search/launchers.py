@@ -1,0 +1,159 @@
+"""Where trainings run: on this machine, each in a process of its own, started by `python -m training.server`."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import include
+from config.space import Combination
+from utils import UserError
+
+Environment = dict[str, str]
+
+MOST_CPU_SLOTS: Final = 8  # unless asked for more: each trial takes memory for its images and its net
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Ended(NamedTuple):
+    """A training that is over: its name, exit code (negative: the signal) and the end of what it said on stderr."""
+
+    name: str
+    code: int
+    errors: str
+
+
+class ServerLost(Exception):
+    """The server is gone, and the trainings with it."""
+
+
+class Server:
+    """The process that starts trainings. It outlives this one only to let the trainings save what they have.
+
+    Args:
+        threads: of each training.
+        spawn: start each training as a new program, instead of by forking one that has imported torch.
+    """
+
+    def __init__(self, threads: int, *, spawn: bool = False) -> None:
+        path = os.pathsep.join(filter(None, [str(include.ROOT), os.environ.get("PYTHONPATH")]))
+        # numpy's own threads would be there before the fork, and do nothing for torch.
+        limits = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "training.server", *["--spawn"] * spawn],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | limits | {"PYTHONPATH": path},
+            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+        )
+        self._buffer = b""
+
+    def wrong(self, params: Path, combinations: Sequence[Combination]) -> list[str]:
+        """What is wrong with the trials of a search, as far as only torch knows it; waits until the server is up."""
+        self._ask({"check": str(params), "combinations": list(combinations)})
+        while True:
+            for answer in self._answers(None):
+                if "problems" in answer:
+                    return list(answer["problems"])
+
+    def train(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Starts train.py with these arguments."""
+        self._ask({"train": name, "arguments": list(arguments), "environment": dict(environment)})
+
+    def signal(self, number: int) -> None:
+        """Sends every training a signal."""
+        self._ask({"signal": number})
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """The trainings that have ended, after at most so long.
+
+        Raises:
+            ServerLost: when there is no server any more.
+        """
+        answers = self._answers(seconds)
+        return [Ended(a["ended"], a["code"], a["errors"]) for a in answers if "ended" in a]
+
+    def close(self) -> None:
+        """Ends the server; trainings that still run are stopped, and save what they have."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+        self._process.wait()
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        pipe = self._process.stdin
+        try:
+            if pipe is not None:
+                pipe.write(json.dumps(request).encode() + b"\n")
+                pipe.flush()
+        except BrokenPipeError as error:
+            raise ServerLost from error
+
+    def _answers(self, seconds: float | None) -> list[dict[str, Any]]:
+        pipe = self._process.stdout
+        if pipe is None or not select.select([pipe], [], [], seconds)[0]:
+            return []
+        data = os.read(pipe.fileno(), 65536)
+        if not data:
+            raise ServerLost
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+# --- slots -----------------------------------------------------------------------------------------------------------
+
+
+def slots(jobs: int | None, gpus: str, jobs_per_gpu: int) -> list[Environment]:
+    """The environment of each training that may run at the same time.
+
+    Args:
+        jobs: so many; None: as many as GPUs (times jobs_per_gpu), without any as cores, at most 8.
+        gpus: auto, cpu, or the numbers of the GPUs to use: 0,1.
+        jobs_per_gpu: trainings that share a GPU.
+
+    Raises:
+        UserError: when gpus is none of these.
+    """
+    devices = _devices(gpus)
+    if not devices:
+        return [{"CUDA_VISIBLE_DEVICES": ""}] * (jobs or min(cores(), MOST_CPU_SLOTS))
+    shared = [{"CUDA_VISIBLE_DEVICES": device} for _ in range(jobs_per_gpu) for device in devices]
+    return [shared[index % len(shared)] for index in range(jobs or len(shared))]
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_per_slot(number: int) -> int:
+    """Threads of each of so many trainings, so that together they take each core once."""
+    fair = max(cores() // number, 1)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(fair, int(asked)) if asked.isdecimal() and int(asked) > 0 else fair
+
+
+def _devices(gpus: str) -> list[str]:
+    if gpus == "cpu":
+        return []
+    if gpus != "auto":
+        numbers = [number.strip() for number in gpus.split(",")]
+        if not all(numbers):
+            raise UserError(f"--gpus {gpus}: it must be auto, cpu, or numbers as in 0,1")
+        return numbers
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [device for device in visible.split(",") if device]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return listed.stdout.split()

@@ -1,0 +1,112 @@
+"""One call of search_hyperparams.py: the plan, the trials, the tables."""
+
+import importlib
+import importlib.util
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import include
+from config.space import Combination
+from search import jobs, plan
+from search.engine import Engine
+from search.launchers import Environment
+from search.plan import Plan, Trial, confirmation, lay_out, make_folder, make_plan
+from training.signals import Signals
+from utils import UserError, log, logging_to
+
+LOG: Final = "search.log"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How trials are run.
+
+    Attributes:
+        slots: the environment of each trial that may run at the same time.
+        spawn: start trials as new programs.
+        extend: new combinations may come to a search that has begun.
+        retry_failed: train failed trials anew.
+        confirm: train the best combination with so many seeds; None: train the trials.
+    """
+
+    slots: Sequence[Environment]
+    spawn: bool = False
+    extend: bool = False
+    retry_failed: bool = False
+    confirm: int | None = None
+
+
+def run(parent_dir: Path, data_dir: Path, overrides: Sequence[str], options: Options) -> int:
+    """Searches, or continues a search.
+
+    Args:
+        parent_dir: the folder with hyper_search in its params.json.
+        data_dir: data/<name> with train/ and valid/.
+        overrides: `search.trials=40` each.
+        options: how trials are run.
+
+    Returns:
+        The exit code: 0, or 1 when a trial failed.
+
+    Raises:
+        UserError: bad input, or the first trials all fail alike. BusyError: the search runs already.
+        Interrupted: by a signal, after the trials have saved what they have; the same call continues.
+    """
+    search = make_plan(parent_dir, overrides)
+    if not data_dir.is_dir():
+        raise UserError(f"{data_dir}: no such folder; the layout is data/<name>/train/<class>/<images>")
+    search.parent.lock()
+    try:
+        with logging_to(search.parent.file(LOG)):
+            signals = Signals(f"{search.parent.path}: stopped; the same command goes on")
+            with signals, signals.held():
+                return _run(search, data_dir, options, signals)
+    finally:
+        search.parent.unlock()
+
+
+def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> int:
+    lay_out(search, extend=options.extend)
+    trials = search.trials if options.confirm is None else _to_confirm(search, options.confirm)
+    if options.retry_failed:
+        plan.clear(trials)
+    log.info("%s: %d trainings, %d at a time", search.parent.path, len(trials), min(len(options.slots), len(trials)))
+    try:
+        Engine(search, data_dir, options.slots[: len(trials)], signals, spawn=options.spawn).run(trials)
+    finally:
+        _write_tables(search.parent.path)
+    failed = [trial for trial in trials if jobs.look(trial.path).state == "failed"]
+    if failed:
+        log.info("%d of %d trainings failed; --retry_failed trains them anew", len(failed), len(trials))
+    return include.SOME_FAILED if failed else include.DONE
+
+
+def _to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
+    """The best combination's trainings with so many seeds; their folders are made."""
+    scores = defaultdict[str, list[float]](list)
+    combinations: dict[str, Combination] = {}
+    for trial in search.trials:
+        value = jobs.score(trial.path, search.metric)
+        if jobs.look(trial.path).state == "finished" and value == value:
+            scores[repr(trial.combination)].append(value)
+            combinations[repr(trial.combination)] = trial.combination
+    if not scores:
+        raise UserError(f"{search.parent.path}: no trial has finished yet; --confirm takes the best one")
+    sign = 1 if search.greater else -1
+    best = max(scores, key=lambda key: sign * statistics.fmean(scores[key]))
+    trials = confirmation(search, combinations[best], seeds)
+    for trial in trials:
+        if not trial.path.is_dir():
+            make_folder(search, trial, confirm=True)
+    return trials
+
+
+def _write_tables(parent: Path) -> None:
+    """results.md and results.csv, and the plots."""
+    for module, function in (("search.table", "write_results"), ("search.plots", "write_plots")):
+        if importlib.util.find_spec(module) is not None:
+            getattr(importlib.import_module(module), function)(parent)

@@ -1,0 +1,126 @@
+"""The trials of a search and their folders."""
+
+import json
+
+import pytest
+
+from config.run_folder import RunFolder
+from search.plan import about, clear, confirmation, count_retry, lay_out, make_plan
+from tests.search.searches import search_folder
+from utils import UserError
+
+
+def names(plan):
+    return [trial.name for trial in plan.trials]
+
+
+def test_trials_are_named_and_every_seed_comes_after_all_combinations(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.001]}, search={"seeds": 2}, seed=5)
+    plan = make_plan(parent)
+    lay_out(plan)
+    assert names(plan) == [f"learning_rate_{rate}{seed}" for seed in ("", "-seed_2") for rate in ("0.01", "0.001")]
+    child = json.loads((parent / "learning_rate_0.001-seed_2" / "params.json").read_text())
+    assert (child["learning_rate"], child["seed"]) == (0.001, 6)
+    assert not {"hyper_search", "search"} & set(child)
+    assert about(parent / "learning_rate_0.01")["values"] == {"learning_rate": 0.01}
+    assert {RunFolder(trial.path).status()["state"] for trial in plan.trials} == {"queued"}
+
+
+def test_names_that_only_differ_in_case_get_folders_of_their_own(tmp_path):
+    plan = make_plan(search_folder(tmp_path / "x", {"arch": ["conv", "Conv"]}))
+    assert len({name.casefold() for name in names(plan)}) == 2
+
+
+def test_a_wrong_value_is_told_before_anything_is_made(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.1, -1], "ps": [0.5, 2]})
+    with pytest.raises(UserError) as caught:
+        make_plan(parent)
+    assert len(str(caught.value).splitlines()) == 2
+    assert [path.name for path in parent.iterdir()] == ["params.json"]
+
+
+def test_command_line_overrides(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": {"low": 0.001, "high": 0.1}})
+    with pytest.raises(UserError, match="needs a"):
+        make_plan(parent)
+    assert len(make_plan(parent, ["search.method=random", "search.trials=3"]).trials) == 3
+    with pytest.raises(UserError, match=r"search\.method"):
+        make_plan(parent, ["search.method=rndom"])
+
+
+def test_seed_is_searched_or_repeated(tmp_path):
+    with pytest.raises(UserError, match="keep one of them"):
+        make_plan(search_folder(tmp_path / "x", {"seed": [1, 2]}, search={"seeds": 2}, seed=0))
+
+
+def test_the_same_search_goes_on_and_half_laid_out_folders_are_completed(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.001]})
+    plan = make_plan(parent)
+    lay_out(plan)
+    RunFolder(plan.trials[0].path).set_state("finished")
+    (plan.trials[1].path / "params.json").unlink()  # killed before it was written
+    lay_out(make_plan(parent))
+    assert RunFolder(plan.trials[0].path).status()["state"] == "finished"
+    assert RunFolder(plan.trials[1].path).status()["state"] == "queued"
+
+
+def test_a_changed_base_is_refused_once_something_is_trained(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.001]})
+    lay_out(make_plan(parent))
+    search_folder(parent, {"learning_rate": [0.01, 0.001]}, batch_size=4, about="free")
+    plan = make_plan(parent)
+    lay_out(plan)  # nothing is trained yet
+    assert json.loads((plan.trials[0].path / "params.json").read_text())["batch_size"] == 4
+    RunFolder(plan.trials[0].path).set_state("stopped")
+    search_folder(parent, {"learning_rate": [0.01, 0.001]}, batch_size=16)
+    with pytest.raises(UserError, match=r"changed since learning_rate_0.01 began: batch_size: 4 -> 16; undo"):
+        lay_out(make_plan(parent))
+
+
+def test_new_values_need_extend_and_old_ones_must_stay(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
+    lay_out(make_plan(parent))
+    search_folder(parent, {"learning_rate": [0.01, 0.1]})
+    with pytest.raises(UserError, match="learning_rate_0.1 would come .* --extend adds"):
+        lay_out(make_plan(parent))
+    lay_out(make_plan(parent), extend=True)
+    lay_out(make_plan(parent))
+    search_folder(parent, {"learning_rate": [0.1]})
+    with pytest.raises(UserError, match="learning_rate_0.01 would no longer be part"):
+        lay_out(make_plan(parent), extend=True)
+
+
+def test_the_experiments_own_net_goes_along(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]}, arch="net.py")
+    (parent / "net.py").write_text("# a net")
+    plan = make_plan(parent)
+    lay_out(plan)
+    assert (plan.trials[0].path / "net.py").read_text() == "# a net"
+
+
+def test_a_retry_is_counted_and_cleared(tmp_path):
+    plan = make_plan(search_folder(tmp_path / "x", {"learning_rate": [0.01]}))
+    lay_out(plan)
+    path = plan.trials[0].path
+    count_retry(path)
+    count_retry(path)
+    RunFolder(path).set_state("failed", reason="error", message="x")
+    (path / "history.json").write_text("{}")
+    clear(plan.trials)
+    assert about(path)["retried"] == 0
+    assert RunFolder(path).status()["state"] == "queued"
+    assert not (path / "history.json").exists()
+
+
+def test_confirmation_is_the_combination_with_more_seeds(tmp_path):
+    plan = make_plan(search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.001]}))
+    found = confirmation(plan, {"learning_rate": 0.001}, 3)
+    assert [t.name for t in found] == ["learning_rate_0.001" + end for end in ("", "-seed_2", "-seed_3")]
+    assert found[2].params["seed"] == 2
+
+
+def test_what_is_better(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
+    assert make_plan(parent).greater
+    assert not make_plan(parent, ["search.metric=loss"]).greater
+    assert not make_plan(parent, ["search.mode=min"]).greater
