@@ -1,0 +1,205 @@
+"""Experiment folders side by side: what was varied, and which runs may be compared. Reads only."""
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from config import run_folder
+from search.read import DEFAULTS, Run, greater, read_run
+from utils import UserError, printable, read_json
+
+# What says how or where a run was computed, or follows from the rest: no difference between settings.
+NOT_VARIED: Final = frozenset(
+    ("about", "bs_test", "cache", "cache_gigabytes", "checkpoint_minutes", "cuda", "hyper_search", "memory_format",
+     "n_clas", "normalize", "num_workers", "precision", "save_summary_steps", "search", "seed", "threads")
+)  # fmt: skip
+NO_EXPERIMENTS: Final = (run_folder.CODE, run_folder.REPORT)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One combination of values and its finished runs, one or more for each seed.
+
+    Args:
+        values: by parameter; only what differs.
+        runs: the finished runs in which the metric was measured.
+        total: how many seeds were tried, whatever became of them.
+    """
+
+    values: dict[str, Any]
+    runs: list[Run]
+    total: int
+
+    def mean(self, number: Callable[[Run], float]) -> float:
+        """The mean over the seeds of a number that each run has."""
+        return mean(self.by_seed(number).values())
+
+    def by_seed(self, number: Callable[[Run], float]) -> dict[int, float]:
+        """A number of each seed; the mean where a seed was run several times."""
+        seeds: dict[int, list[float]] = {}
+        for run in self.runs:
+            seeds.setdefault(run.seed, []).append(number(run))
+        return {seed: mean(numbers) for seed, numbers in sorted(seeds.items())}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs on the same data.
+
+    Args:
+        fingerprint: of the data; empty when no run got so far as to read it.
+        data_dir: where it was.
+        metric: what the settings are ranked by.
+        names: the parameters that differ, in order.
+        settings: best first.
+        runs: every run, by name.
+    """
+
+    fingerprint: str
+    data_dir: str
+    metric: str
+    names: tuple[str, ...]
+    settings: list[Setting]
+    runs: list[Run]
+
+    @property
+    def unranked(self) -> list[Run]:
+        """The runs that are not part of a mean."""
+        ranked = {id(run) for setting in self.settings for run in setting.runs}
+        return [run for run in self.runs if id(run) not in ranked]
+
+    @property
+    def sign(self) -> int:
+        """1 where a greater metric is better, else -1."""
+        return 1 if greater(self.metric) else -1
+
+
+def collect(parent_dir: Path | str) -> list[Comparison]:
+    """Every experiment below a folder, by the data it was trained on; most runs first.
+
+    Raises:
+        UserError: when there is no such folder, or no experiment in it.
+    """
+    parent = Path(parent_dir)
+    if not parent.is_dir():
+        raise UserError(f"{printable(str(parent))}: no such folder")
+    runs = [read_run(path, parent) for path in experiment_folders(parent)]
+    if not runs:
+        raise UserError(
+            f"{printable(str(parent))}: holds no experiment; an experiment is a folder with a {run_folder.PARAMS}"
+        )
+    names = _varied(runs)
+    for run in runs:
+        run.values = {name: run.searched[name] if name in run.searched else value_of(run, name) for name in names}
+    asked = _asked_metric(parent)
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.fingerprint, []).append(run)
+    if len(groups) == 2 and "" in groups:  # what never read its data most likely was to read the same
+        groups = {max(groups): runs}
+    ordered = sorted(groups.items(), key=lambda item: (item[0] == "", -len(item[1]), item[0]))
+    return [_comparison(fingerprint, members, names, asked) for fingerprint, members in ordered]
+
+
+def experiment_folders(parent: Path) -> list[Path]:
+    """Every folder that was trained, or that holds a params.json and no other experiment; in natural order."""
+    found: dict[str, bool] = {}  # folder -> whether it was trained
+    waiting = [str(parent)]
+    while waiting:
+        folder = waiting.pop()
+        files = set()
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if not entry.name.startswith((".", "before-")) and entry.name not in NO_EXPERIMENTS:
+                        waiting.append(entry.path)
+                else:
+                    files.add(entry.name)
+        trained = not files.isdisjoint((run_folder.STATUS, run_folder.HISTORY, run_folder.PARAMS_RESOLVED))
+        if trained or run_folder.PARAMS in files:
+            found[folder] = trained
+    above = {str(ancestor) for folder in found for ancestor in Path(folder).parents}
+    runs = (Path(folder) for folder, trained in found.items() if trained or folder not in above)
+    return sorted(runs, key=lambda path: natural(str(path)))
+
+
+def natural(text: str) -> list[Any]:
+    """A key that sorts 2 before 10 and 0.01 before 0.1."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(float(part), part) if i % 2 else (0.0, part) for i, part in enumerate(parts)]
+
+
+# --- what differs ----------------------------------------------------------------------------------------------------
+
+
+def value_of(run: Run, name: str) -> Any:
+    """A parameter's value in a run, the default where it was left out."""
+    return run.params[name] if name in run.params else DEFAULTS.get(name)
+
+
+def mean(numbers: Collection[float]) -> float:
+    """Ten times as fast for a few numbers as that of numpy."""
+    return sum(numbers) / len(numbers)
+
+
+def canonical(value: Any) -> str:
+    """Text that is equal for equal values: 1 and 1.0 are one."""
+    if isinstance(value, list):
+        return f"[{', '.join(canonical(item) for item in value)}]"
+    with contextlib.suppress(OverflowError):
+        value = float(value) if isinstance(value, int) else value
+    return json.dumps(value, sort_keys=True)
+
+
+def _varied(runs: list[Run]) -> tuple[str, ...]:
+    """The parameters to tell the runs apart by: those a search set, and those in which the others differ."""
+    searched = dict.fromkeys(name for run in runs for name in run.searched)
+    others = [run for run in runs if not run.searched]
+    others = [run for run in others if run.resolved] or others
+    differ = []
+    if others:
+        reference = next((run for run in runs if run.searched), None)
+        compared = [*others, reference] if reference else others
+        for key in sorted({key for run in compared for key in run.params}):
+            inside = any(key == name or key.startswith(f"{name}.") for name in searched)
+            if not inside and key.split(".")[0] not in NOT_VARIED:
+                first = value_of(compared[0], key)
+                if any(value_of(run, key) != first for run in compared):
+                    differ.append(key)
+    return (*searched, *differ)
+
+
+def _asked_metric(parent: Path) -> str | None:
+    """What a search there was told to rank by."""
+    with contextlib.suppress(UserError):
+        params = read_json(parent / run_folder.PARAMS)
+        search = params.get("search") if isinstance(params, dict) else None
+        metric = search.get("metric") if isinstance(search, dict) else None
+        return metric if isinstance(metric, str) else None
+    return None
+
+
+def _comparison(fingerprint: str, runs: list[Run], names: tuple[str, ...], asked: str | None) -> Comparison:
+    metric = (
+        asked
+        or Counter(run.metric for run in runs if run.epochs or not any(r.epochs for r in runs)).most_common(1)[0][0]
+    )
+    settings: dict[str, list[Run]] = {}
+    for run in runs:
+        settings.setdefault(canonical(list(run.values.values())), []).append(run)
+    ranked = []
+    for members in settings.values():
+        measured = [run for run in members if run.state == "finished" and math.isfinite(run.score(metric))]
+        if measured:
+            ranked.append(Setting(members[0].values, measured, len({run.seed for run in members})))
+    sign = -1 if greater(metric) else 1
+    ranked.sort(key=lambda setting: (sign * setting.mean(lambda run: run.score(metric)), setting.runs[0].name))
+    data_dir = next((run.data_dir for run in runs if run.data_dir), "")
+    return Comparison(fingerprint, data_dir, metric, names, ranked, runs)

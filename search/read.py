@@ -1,0 +1,224 @@
+"""One experiment folder as a row, from the small files a training leaves. Reads only; a damaged file is a state."""
+
+import contextlib
+import fcntl
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from config import run_folder
+from config.schema import Params
+from model.metric import greater_is_better
+from utils import UserError, printable, read_json
+
+SEARCH: Final = "search.json"
+NEVER_STARTED: Final = "not started"
+LOST: Final = "lost"
+DAMAGED: Final = "damaged"
+
+
+@dataclass
+class Run:
+    """One experiment folder.
+
+    Args:
+        name: the folder, relative to the one that was asked for.
+        path: the folder.
+        state: as in status.json; or lost, damaged, not started.
+        reason: why it is in that state, one line.
+        seed: of the run.
+        searched: the values a search gave it, by parameter; empty without search.json.
+        params: its parameters where they are not the defaults; those in an inner object by dotted names.
+        resolved: whether these are the values in force rather than the ones written by hand.
+        values: those of the parameters that differ between the runs.
+        metric: what its best epoch is best at.
+        valid: loss and each metric on the validation images, by epoch.
+        train: the same on the training images, as seen during the epochs.
+        best: index of the best epoch; None before the first.
+        seconds: of all epochs.
+        memory: peak in MB; nan when not known.
+        size: number of the net's parameters; nan when not known.
+        fingerprint: of the data; empty when not known.
+        data_dir: where the data was.
+        device: what it ran on.
+        started, updated: times of the last start and of the last change of state, ISO 8601; empty when not known.
+    """
+
+    name: str
+    path: Path
+    state: str = NEVER_STARTED
+    reason: str = ""
+    seed: int = 0
+    searched: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    resolved: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+    metric: str = "accuracy"
+    valid: dict[str, np.ndarray] = field(default_factory=dict)
+    train: dict[str, np.ndarray] = field(default_factory=dict)
+    best: int | None = None
+    seconds: float = 0.0
+    memory: float = math.nan
+    size: float = math.nan
+    fingerprint: str = ""
+    data_dir: str = ""
+    device: str = ""
+    started: str = ""
+    updated: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """How many were finished."""
+        return len(self.valid.get("loss", ()))
+
+    def score(self, metric: str, split: str = "valid", epoch: int | None = None) -> float:
+        """A metric at the best epoch, or at that index of the epochs; nan when it was not measured."""
+        values = (self.valid if split == "valid" else self.train).get(metric)
+        index = self.best if epoch is None else epoch
+        return math.nan if values is None or index is None or not len(values) else float(values[index])
+
+
+def read_run(path: Path, parent: Path) -> Run:
+    """What one folder says; a damaged file is the run's state, never an error."""
+    name = path.relative_to(parent).as_posix()
+    run = Run(path.name if name == "." else name, path)
+    problems = []
+    for file, take in _FILES.items():
+        if not (file == run_folder.PARAMS and run.resolved) and (problem := _read(run, path / file, take)):
+            problems.append(problem)
+    if run.state == "running" and _lock_is_free(path / run_folder.LOCK):
+        run.state, run.reason = LOST, f"ended without a word in epoch {run.epochs + 1}; the same command continues it"
+    if problems and run.state != "failed":
+        run.state, run.reason = DAMAGED, "; ".join(problems)
+    return run
+
+
+def _read(run: Run, path: Path, take: Callable[[Run, Any], None]) -> str:
+    """Hands a file's content over; returns what is wrong with it."""
+    if not path.exists():
+        return ""
+    try:
+        take(run, path.read_text(encoding="utf-8") if path.suffix == ".txt" else read_json(path))
+    except UserError as error:
+        return str(error).removeprefix(printable(str(path.parent)) + "/")
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError):
+        return f"{path.name}: is not what training writes"
+    return ""
+
+
+def _take_status(run: Run, status: dict[str, Any]) -> None:
+    if status["state"] not in run_folder.STATES:
+        raise ValueError(status["state"])
+    run.state = status["state"]
+    here = re.compile(rf"^.*/{re.escape(run.path.name)}(?:/|: )")  # the table names the folder already
+    message = "; ".join(here.sub("", line) for line in str(status.get("message") or "").splitlines())
+    run.reason = printable(": ".join(part for part in (str(status.get("reason") or ""), message) if part))
+    run.started, run.updated = str(status.get("started") or ""), str(status.get("updated") or "")
+
+
+def _take_params(run: Run, params: dict[str, Any]) -> None:
+    given = {sys.intern(key): value for key, value in flat(params.items())}
+    run.params = {key: value for key, value in given.items() if value != DEFAULTS.get(key)}
+    run.seed = int(params.get("seed", 0))
+    run.metric = str(params.get("best_metric", run.metric))
+
+
+def _take_resolved(run: Run, params: dict[str, Any]) -> None:
+    _take_params(run, params)
+    run.resolved = True
+
+
+def _take_search(run: Run, search: dict[str, Any]) -> None:
+    run.searched = {str(name): value for name, value in search["values"].items()}
+    run.seed = int(search.get("seed", run.seed))
+
+
+def _take_history(run: Run, history: dict[str, Any]) -> None:
+    rows = history["epochs"]
+    if not rows:
+        return
+    valid, train = (
+        {sys.intern(name): np.array([_number(row[split][name]) for row in rows]) for name in rows[0][split]}
+        for split in ("valid", "train")
+    )
+    run.seconds = sum(_number(row["seconds"]) for row in rows)
+    run.memory = max(_number(row["memory_mb"]) for row in rows)
+    metric = run.metric if run.metric in valid else "loss"
+    scores = valid[metric] * (1 if greater(metric) else -1)
+    ranks = [(_rank(score), _rank(-loss)) for score, loss in zip(scores, valid["loss"], strict=True)]
+    run.best = max(range(len(rows)), key=lambda epoch: (ranks[epoch], epoch))  # as training breaks ties
+    run.valid, run.train = valid, train
+
+
+def _take_environment(run: Run, environment: dict[str, Any]) -> None:
+    run.fingerprint = sys.intern(str(environment["data"]["fingerprint"]))
+    run.data_dir = sys.intern(str(environment["data"]["folder"]))
+    run.device = sys.intern(str(environment.get("device", "")))
+
+
+def _take_summary(run: Run, summary: str) -> None:
+    if found := re.search(r"([\d,]+) parameters", summary):
+        run.size = float(found[1].replace(",", ""))
+
+
+# In the order of reading: what was written by hand is read only without the resolved parameters.
+_FILES: Final[dict[str, Callable[[Run, Any], None]]] = {
+    run_folder.STATUS: _take_status,
+    run_folder.PARAMS_RESOLVED: _take_resolved,
+    run_folder.PARAMS: _take_params,
+    SEARCH: _take_search,
+    run_folder.HISTORY: _take_history,
+    run_folder.ENVIRONMENT: _take_environment,
+    run_folder.NET_SUMMARY: _take_summary,
+}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _rank(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def greater(metric: str) -> bool:
+    """Whether more of it is better; of a metric that is not known here, that too."""
+    with contextlib.suppress(UserError):
+        return greater_is_better(metric)
+    return True
+
+
+def _lock_is_free(path: Path) -> bool:
+    """Whether no process trains in the folder; asked with a shared lock, which is given back at once."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def flat(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The items with those of inner objects by dotted names."""
+    for key, value in items:
+        if isinstance(value, dict):
+            yield from flat((f"{key}.{inner}", below) for inner, below in value.items())
+        else:
+            yield key, value
+
+
+DEFAULTS: Final = dict(
+    flat((name, field.default) for name, field in Params.model_fields.items() if not field.is_required())
+)

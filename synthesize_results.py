@@ -1,0 +1,33 @@
+"""Puts the experiments below a folder into one table: results.md and results.csv.
+
+python synthesize_results.py --parent_dir experiments/learning_rate
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import include
+from search.table import write_results
+from utils import reports_errors
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--parent_dir", type=Path, required=True, help="a folder with experiments below it, at any depth"
+    )
+    return parser.parse_args(argv)
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> int:
+    """Writes the table, prints it and returns the exit code: 0 done, 2 bad input."""
+    path = write_results(parse(argv).parent_dir)
+    sys.stdout.write(path.read_text(encoding="utf-8"))
+    return include.DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
