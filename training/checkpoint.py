@@ -1,9 +1,9 @@
 """The checkpoint: the one commit point of a run. Everything else in the folder is derived from it."""
 
+import contextlib
 import copy
 import hashlib
 import io
-import pickle
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,36 +13,46 @@ from torch import Tensor
 
 from config import run_folder
 from config.run_folder import RunFolder
-from utils import UserError, keep_previous, log
+from utils import UserError, keep_previous, log, printable
 
 MAGIC: Final = b"dossier-sha256:"
 VERSION: Final = 1
+NAMES: Final = (run_folder.CHECKPOINT, run_folder.CHECKPOINT_PREVIOUS)  # the newest first
 
 
 @dataclass
 class Seen:
     """What the running epoch has seen so far: outputs for the metrics, in the order of training."""
 
+    images: int = 0
     loss_sum: float = 0.0
     logits: list[Tensor] = field(default_factory=list)  # each (B, C), float32
     labels: list[Tensor] = field(default_factory=list)  # each (B,) or (B, C)
 
-    @property
-    def images(self) -> int:
-        """How many images went through the net."""
-        return sum(len(labels) for labels in self.labels)
+    def add(self, logits: Tensor, labels: Tensor, loss: float) -> None:
+        """Takes in a batch: logits (B, C) as they are, labels, and the mean loss of its images."""
+        self.images += len(labels)
+        self.loss_sum += loss * len(labels)
+        self.logits.append(logits)
+        self.labels.append(labels)
+
+    def outputs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and labels of all images so far."""
+        return _joined(self.logits)[0].numpy(), _joined(self.labels)[0].numpy()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as tensors and numbers."""
-        return {"loss_sum": self.loss_sum, "logits": _joined(self.logits), "labels": _joined(self.labels)}
+        sums = {"images": self.images, "loss_sum": self.loss_sum}
+        return sums | {"logits": _joined(self.logits), "labels": _joined(self.labels)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a saved state."""
-        self.loss_sum, self.logits, self.labels = state["loss_sum"], state["logits"], state["labels"]
+        self.images, self.loss_sum = state["images"], state["loss_sum"]
+        self.logits, self.labels = state["logits"], state["labels"]
 
 
 def _joined(parts: list[Tensor]) -> list[Tensor]:
-    return [torch.cat(parts).cpu()] if parts else []
+    return [torch.cat([part.cpu() for part in parts])] if parts else []  # after a restart the first is on the CPU
 
 
 @dataclass
@@ -85,15 +95,19 @@ def decode(data: bytes) -> dict[str, Any]:
     """The state from `encode`'s bytes.
 
     Raises:
-        ValueError: when a byte differs, is missing or was added, or the version is another.
+        ValueError: when a byte differs, is missing or was added, it holds code, or the version is another.
     """
     body, magic, digest = data.rpartition(MAGIC)
     if not magic or hashlib.sha256(body).hexdigest().encode() != digest:
         raise ValueError("its sha256 is not the one it ends in")
-    state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    if state.get("version") != VERSION:
-        raise ValueError(f"it has version {state.get('version')}, this program reads {VERSION}")
-    return state
+    try:
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # its digest is right, so somebody made it: it can be anything
+        raise ValueError(f"it is no state of a training: {str(error).partition(chr(10))[0]}") from error
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
+        raise ValueError(f"it has version {version}, this program reads {VERSION}")
+    return dict(state)
 
 
 def save(folder: RunFolder, state: dict[str, Any]) -> None:
@@ -110,14 +124,13 @@ def load(folder: RunFolder) -> dict[str, Any] | None:
         UserError: when there are checkpoints but none is intact.
     """
     damaged = []
-    for name in (run_folder.CHECKPOINT, run_folder.CHECKPOINT_PREVIOUS):
-        path = folder.file(name)
-        if not path.is_file():
-            continue
+    for name in NAMES:
         try:
-            state = decode(path.read_bytes())
-        except (ValueError, RuntimeError, OSError, pickle.UnpicklingError) as error:
-            damaged.append(f"{path}: damaged ({str(error).splitlines()[0]})")
+            state = decode(folder.file(name).read_bytes())
+        except FileNotFoundError:
+            continue
+        except (ValueError, OSError) as error:
+            damaged.append(f"{printable(str(folder.file(name)))}: damaged ({printable(str(error))})")
             continue
         if damaged:
             log.warning("%s; continuing from %s", damaged[0], name)
@@ -125,6 +138,15 @@ def load(folder: RunFolder) -> dict[str, Any] | None:
     if damaged:
         raise UserError(f"{'; '.join(damaged)}; use --overwrite to train again from the start")
     return None
+
+
+def exists(folder: RunFolder) -> bool:
+    """Whether there is an intact state."""
+    for name in NAMES:
+        with contextlib.suppress(ValueError, OSError):
+            decode(folder.file(name).read_bytes())
+            return True
+    return False
 
 
 def npz_bytes(**arrays: Any) -> bytes:

@@ -92,9 +92,7 @@ def train_epoch(parts: Parts, state: Progress, recorder: Recorder) -> dict[str, 
                 logits = parts.net(batch.images).float()  # (B, C)
                 loss = parts.loss(logits, batch.targets)
             parts.scaler.scale(loss * (len(batch.images) / images)).backward()  # type: ignore[no-untyped-call]
-            state.seen.logits.append(logits.detach())
-            state.seen.labels.append(batch.labels)
-            state.seen.loss_sum += loss.item() * len(batch.images)
+            state.seen.add(logits.detach(), batch.labels, loss.item())
         update(parts)
         if state.step % parts.save_summary_steps == 0:
             state.history["steps"].append(step_row(state, current_rates(parts.optimizer), loss.item()))
@@ -104,8 +102,7 @@ def train_epoch(parts: Parts, state: Progress, recorder: Recorder) -> dict[str, 
         bar.set_postfix(loss=f"{state.seen.loss_sum / state.seen.images:.4f}", refresh=False)
         recorder.pause_point(state)
     bar.close()
-    logits, labels = torch.cat(state.seen.logits).cpu().numpy(), torch.cat(state.seen.labels).cpu().numpy()
-    return {"loss": state.seen.loss_sum / state.seen.images} | compute(parts.metrics, logits, labels)
+    return {"loss": state.seen.loss_sum / state.seen.images} | compute(parts.metrics, *state.seen.outputs())
 
 
 def update(parts: Parts) -> None:

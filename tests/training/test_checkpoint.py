@@ -80,9 +80,7 @@ def test_no_intact_checkpoint_is_said(folder):
 
 def test_progress_survives():
     before = Progress(epoch=2, batch=3, step=11, seconds=1.5)
-    before.seen.logits.append(torch.ones(4, 2))
-    before.seen.labels.append(torch.zeros(4, dtype=torch.int64))
-    before.seen.loss_sum = 2.5
+    before.seen.add(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64), 0.625)
     after = Progress()
     after.load_state_dict(checkpoint.decode(checkpoint.encode(before.state_dict())))
     assert (after.epoch, after.batch, after.step, after.seconds) == (2, 3, 11, 1.5)
