@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 
 from images.read import ImageError, read_header
 from images.walk import LABELS, Walk
-from utils import TrainingFault, UserError, did_you_mean, nearest, printable, progress, read_json, to_json, write_atomic
+from utils import (
+    TEMPORARY_PREFIX,
+    TrainingFault,
+    UserError,
+    did_you_mean,
+    nearest,
+    printable,
+    progress,
+    read_json,
+    to_json,
+    write_atomic,
+)
 
 T = TypeVar("T")
 
@@ -315,6 +326,8 @@ def _known(cache: Path) -> dict[str, list[Any]]:
 def _remember(cache: Path, files: dict[str, list[Any]]) -> None:
     try:
         cache.parent.mkdir(exist_ok=True)
+        for left in cache.parent.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed; a process that is
+            left.unlink(missing_ok=True)  # writing this file just now gives up, and reads the contents again next time
         write_atomic(cache, to_json({"files": files, "sha256": _digest(files)}))
     except (OSError, TrainingFault):
         return  # a data folder that cannot be written is read anew each time
