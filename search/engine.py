@@ -61,6 +61,7 @@ class Engine:
             UserError: for names that only torch knows to be wrong, and when the first trials all fail alike.
         """
         retries = self.search.settings.retries
+        self._keep_weights(self.board.finished())
         self.pending.extend(trial for trial in trials if jobs.to_train(trial.path, retries))
         if not self.pending:
             return
@@ -136,9 +137,9 @@ class Engine:
             self._weigh_loss(trial, ended)
         if jobs.to_train(trial.path, self.search.settings.retries):
             self.pending.append(trial)
-        if seen.state == "finished":
-            self._keep_weights(trial)
+        leader = self.board.best()
         self.board.tell(trial)
+        self._keep_weights([trial, leader] if leader else [trial])
 
     def _weigh(self, trial: Trial, seen: jobs.Look) -> None:
         """Stops the search when all that ended so far failed, with one message."""
@@ -161,15 +162,13 @@ class Engine:
             jobs.fail(trial.path, "oom" if ended.code == -signal.SIGKILL else "error",
                       f"killed {MOST_IN_VAIN} times by signal {-ended.code} without getting further")  # fmt: skip
 
-    def _keep_weights(self, trial: Trial) -> None:
+    def _keep_weights(self, trials: Sequence[Trial]) -> None:
         keep = self.search.settings.keep_weights
-        if keep == "none":
-            jobs.drop_weights(trial.path)
-        elif keep == "best":
-            best = self.board.best()
-            for other in self.board.finished():
-                if other is not best:
-                    jobs.drop_weights(other.path)
+        best = self.board.best()
+        for trial in trials:
+            dispensable = keep == "none" or (keep == "best" and best is not None and trial is not best)
+            if dispensable and jobs.look(trial.path).state == "finished":
+                jobs.drop_weights(trial.path)
 
     def _forget_running(self) -> None:
         for trial, slot in self.running.values():

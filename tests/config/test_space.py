@@ -178,7 +178,7 @@ def test_a_childs_params():
 def test_every_combination_is_checked_and_each_mistake_told_once(tmp_path: Path):
     path = tmp_path / "params.json"
     path.write_text(json.dumps(BASE | {"hyper_search": {"ps": [0.5, 2]}}))
-    good = [{"learning_rate": [0.1, 0.2, 0.3]}, {"early_stopping.patience": 1}, {"arch": "deep"}]
+    good: list[dict[str, Any]] = [{"learning_rate": [0.1, 0.2, 0.3]}, {"early_stopping.patience": 1}, {"arch": "deep"}]
     assert wrong_combinations(path, good) == []
     wrong = wrong_combinations(path, [*good, {"ps": 2, "batch_size": 4}, {"ps": 2, "batch_size": 0}])
     assert len(wrong) == 2

@@ -81,12 +81,12 @@ def test_new_values_need_extend_and_old_ones_must_stay(tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
     lay_out(make_plan(parent))
     search_folder(parent, {"learning_rate": [0.01, 0.1]})
-    with pytest.raises(UserError, match="learning_rate_0.1 would come .* --extend adds"):
+    with pytest.raises(UserError, match=r"learning_rate_0.1 would come .* --extend adds"):
         lay_out(make_plan(parent))
     lay_out(make_plan(parent), extend=True)
     lay_out(make_plan(parent))
     search_folder(parent, {"learning_rate": [0.1]})
-    with pytest.raises(UserError, match="learning_rate_0.01 would no longer be part"):
+    with pytest.raises(UserError, match=r"learning_rate_0.01 would no longer be part"):
         lay_out(make_plan(parent), extend=True)
 
 

@@ -1,0 +1,55 @@
+"""Slots, and what each training may use."""
+
+import os
+import stat
+
+import pytest
+
+from search import launchers
+from search.launchers import slots, threads_per_slot
+from utils import UserError
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    monkeypatch.setattr(launchers, "cores", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def numbers(found):
+    return [slot["CUDA_VISIBLE_DEVICES"] for slot in found]
+
+
+def test_without_gpus_each_core_is_taken_once(eight_cores):
+    assert numbers(slots(None, "cpu", 1)) == [""] * 8
+    assert numbers(slots(3, "cpu", 1)) == [""] * 3
+    assert [threads_per_slot(n) for n in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+
+
+def test_fewer_threads_may_be_asked_for(eight_cores, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert [threads_per_slot(n) for n in (1, 8)] == [2, 1]
+
+
+def test_gpus_are_shared_out(eight_cores):
+    assert numbers(slots(None, "0,3", 1)) == ["0", "3"]
+    assert numbers(slots(None, "0,3", 2)) == ["0", "3", "0", "3"]
+    assert numbers(slots(3, "0,1", 2)) == ["0", "1", "0"]
+    with pytest.raises(UserError, match="must be auto, cpu, or numbers"):
+        slots(None, "0,,1", 1)
+
+
+def test_auto_takes_what_is_visible(eight_cores, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert numbers(slots(None, "auto", 1)) == ["5", "7"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert numbers(slots(2, "auto", 1)) == ["", ""]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 0\necho 1\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    assert numbers(slots(None, "auto", 1)) == ["0", "1"]
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert numbers(slots(1, "auto", 1)) == [""]
