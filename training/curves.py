@@ -45,6 +45,7 @@ def draw_history(figure: "Figure", history: dict[str, Any], title: str) -> None:
                 epochs, [float("nan") if v is None else v for v in values], color=colour, label=split, marker="."
             )
         _mark_best(panel, name, rows)
+        panel.margins(y=0.1)  # room for the mark
         panel.set_title(name)
     _draw_rates(panels[-1], history)
     for panel in panels:
