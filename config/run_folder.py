@@ -53,6 +53,15 @@ def metrics_name(split: str, kind: str, tta: bool = False) -> str:
     return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights{'_tta' * tta}.json"
 
 
+# What training leaves besides its checkpoints, the sources, the log and its state.
+TRAINED: Final = (
+    *(weights_name(kind) for kind in WEIGHTS),
+    *(metrics_name("valid", kind) for kind in WEIGHTS),
+    *(PARAMS_RESOLVED, ENVIRONMENT, NET_SUMMARY, AUGMENTATION, AUGMENTATION_PICKLE),
+    *(HISTORY, HISTORY_FIGURE, PREDICTIONS_VALID),
+)
+
+
 class RunFolder:
     """One experiment folder.
 

@@ -56,14 +56,19 @@ def process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": platform.node(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def keep_sources(folder: RunFolder) -> None:
-    """Copies the sources a run is made of into code/, and what is not committed of them into code.diff."""
+def sources(folder: RunFolder) -> dict[str, bytes]:
+    """The sources a run is made of, by their names in code/, and what is not committed of them as code.diff."""
     files = [path for part in SOURCES for path in sorted((include.ROOT / part).glob("*.py"))]
-    for path in [*files, include.ROOT / "include.py", include.ROOT / "utils.py"]:
-        folder.write(f"{run_folder.CODE}/{path.relative_to(include.ROOT)}", path.read_bytes())
+    found = {
+        path.relative_to(include.ROOT): path
+        for path in (*files, include.ROOT / "include.py", include.ROOT / "utils.py")
+    }
     if (own := folder.file(run_folder.NET)).is_file():
-        folder.write(f"{run_folder.CODE}/{run_folder.NET}", own.read_bytes())
-    folder.write(run_folder.CODE_DIFF, (_git("diff", "HEAD", "--", "*.py") or "").encode()[:DIFF_LIMIT])
+        found[Path(run_folder.NET)] = own
+    diff = (_git("diff", "HEAD", "--", "*.py") or "").encode()[:DIFF_LIMIT]
+    return {f"{run_folder.CODE}/{name}": path.read_bytes() for name, path in found.items()} | {
+        run_folder.CODE_DIFF: diff
+    }
 
 
 def warn_of_changed_sources(folder: RunFolder) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-import pickle
+import hashlib
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,20 +14,19 @@ import torch
 from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import Params
-from images.augment import describe
-from images.folder import DataFolder, check_headers, fingerprint, scan
+from images.folder import check_headers, fingerprint, scan
 from model.metric import accuracy, compute
-from model.summary import summarise
 from training import checkpoint, environment
 from training.averaging import recompute_batch_norm
-from training.build import Built, build, input_shape
+from training.build import Built, build
 from training.checkpoint import Progress
+from training.description import describe, pack, unpack
 from training.evaluation import predict
 from training.loop import fit
-from training.machine import Machine, choose_machine
+from training.machine import choose_machine
 from training.recorder import Learns, Recorder
 from training.signals import Signals
-from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to
+from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to, printable
 
 # Keys that may differ when a run is continued: they change how fast it goes or what is said of it, not what is learned.
 NEUTRAL: Final = frozenset(
@@ -56,16 +55,35 @@ def run(folder: RunFolder, data_dir: Path, params: Params, *, exact: bool = Fals
     try:
         if overwrite:
             aside = folder.move_results_aside()
-        elif folder.status().get("state") == "finished":
-            raise BusyError(f"{folder.path}: already finished; --overwrite trains again and keeps these results aside")
+        else:
+            _leave_finished_alone(folder)
         folder.sweep(TEMPORARY_PREFIX)
-        signals = Signals(f"{folder.path}: stopped; the same command goes on")
+        signals = Signals(f"{folder}: stopped; the same command goes on")
         with signals, logging_to(folder.file(run_folder.LOG)), _truthful_state(folder):
             if overwrite and aside is not None:
                 log.info("the earlier results are in %s", aside)
             return _run(folder, data_dir, params, exact, signals)
     finally:
         folder.unlock()
+
+
+def _leave_finished_alone(folder: RunFolder) -> None:
+    """A finished run is gone through again only to write anew, from its checkpoint, files that are damaged.
+
+    Raises:
+        BusyError: it is whole, or cannot be mended.
+    """
+    try:
+        state = folder.status().get("state")
+    except UserError:
+        return  # where the run stands is for the checkpoint to tell
+    if state != "finished":
+        return
+    sources = [name for name in folder.digests() if name.startswith(run_folder.CODE)]
+    damaged = [name for name in (*run_folder.TRAINED, *sources) if not folder.intact(name)]
+    if not damaged or not checkpoint.exists(folder):
+        but = f", but without a checkpoint to mend {', '.join(damaged[:3])} from" if damaged else ""
+        raise BusyError(f"{folder}: already finished{but}; --overwrite trains again and keeps these results aside")
 
 
 @contextlib.contextmanager
@@ -86,11 +104,11 @@ def _truthful_state(folder: RunFolder) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         message = "the GPU's memory does not hold a batch: halve batch_size and double gradient_accumulation"
         _leave(folder, "oom", message)
-        raise TrainingFault(f"{folder.path}: {message}", "oom") from error
+        raise TrainingFault(f"{folder}: {message}", "oom") from error
     except Exception as error:
         last = f"{type(error).__name__}: {error}".splitlines()[0]
         _leave(folder, "error", last, traceback.format_exc())
-        raise TrainingFault(f"{folder.path}: {last} (the traceback is in {run_folder.LOG})") from error
+        raise TrainingFault(f"{folder}: {last} (the traceback is in {run_folder.LOG})") from error
 
 
 def _leave(folder: RunFolder, reason: str, message: str, details: str = "") -> None:
@@ -104,19 +122,29 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool, signals
     before = saved["origin"] if saved else None
     machine = choose_machine(params, before["machine"] if before else None, exact)
     data, skipped = check_headers(scan(data_dir, ("train", "valid")), params.max_megapixels, params.skip_bad)
-    for line in (*data.notes, *(f"left out: {path}: {reason}" for path, reason in skipped)):
+    for line in (*data.notes, *(f"left out: {printable(path)}: {reason}" for path, reason in skipped)):
         log.info("%s", line)
-    origin = {
+    if skipped:
+        log.warning("%s: %d images have no readable header and are left out", printable(str(data_dir)), len(skipped))
+    origin: dict[str, Any] = {
         "params": params.model_dump(mode="json"),
         "classes": list(data.classes),
+        "images": {name: len(split.paths) for name, split in data.splits.items()},
         "fingerprint": fingerprint(data),
+        "net": _own_net(folder) if params.arch == run_folder.NET else None,
         "machine": asdict(machine),
     }
     if before is not None:
         _refuse_changes(folder, before, origin)
+    elif folder.file(run_folder.HISTORY).is_file():
+        raise UserError(f"{folder}: holds results but no checkpoint; --overwrite trains anew and keeps them aside")
     built = build(params, folder, data, machine)
     if before is None:
-        _describe(folder, data_dir, data, built, machine, origin)
+        files = describe(folder, data_dir, data, origin["fingerprint"], built, machine)
+        origin["files"] = pack(files)
+    else:
+        files, origin["files"] = unpack(before["files"]), before["files"]
+    folder.write_all({name: content for name, content in files.items() if not folder.intact(name)})
     return _train(folder, built, origin, saved, signals)
 
 
@@ -147,14 +175,14 @@ def _train(
             if signals.received is None:
                 raise
             # The signal went to the loader workers too, and the loop met a dead one before it looked.
-            raise Interrupted(signals.received, f"{folder.path}: stopped; the same command goes on") from None
+            raise Interrupted(signals.received, f"{folder}: stopped; the same command goes on") from None
     if ended == "finished":
         _finish(built, state, recorder)
     if ended == "finished" and built.params.overfit:
         _judge_overfitting(folder, state)
     folder.set_state(ended, epoch=state.epoch, seconds=round(state.seconds, 1))
     if state.best is not None:
-        log.info("%s: %s, best %s in epoch %d: %.4f", folder.path, ended, parts.best_metric, state.best["epoch"],
+        log.info("%s: %s, best %s in epoch %d: %.4f", folder, ended, parts.best_metric, state.best["epoch"],
                  state.best["metrics"][parts.best_metric])  # fmt: skip
     return ended
 
@@ -171,7 +199,7 @@ def _judge_overfitting(folder: RunFolder, state: Progress) -> None:
     learnt = accuracy(state.best["logits"].numpy(), labels)
     if learnt < 1:
         raise TrainingFault(
-            f"{folder.path}: overfit: only {learnt:.1%} of {len(labels)} images were learnt by heart; raise num_epochs "
+            f"{folder}: overfit: only {learnt:.1%} of {len(labels)} images were learnt by heart; raise num_epochs "
             "or learning_rate, and if that does not help look for a fault in the labels, the net or the loss"
         )
     log.info("overfit: all %d images were learnt by heart", len(labels))
@@ -192,43 +220,27 @@ def _finish(built: Built, state: Progress, recorder: Recorder) -> None:
     recorder.keep_weights("averaged", net.state_dict(), state.epoch, values)
 
 
+def _own_net(folder: RunFolder) -> str | None:
+    path = folder.file(run_folder.NET)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
 def _refuse_changes(folder: RunFolder, before: dict[str, Any], origin: dict[str, Any]) -> None:
     """A run is continued only as what it was started as."""
     old, new = before["params"], origin["params"]
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}" for key in new if key not in NEUTRAL and old.get(key) != new.get(key)
     ]
+    if before["net"] != origin["net"]:
+        changed.append(f"{run_folder.NET} is not what {run_folder.CODE}/{run_folder.NET} keeps of it")
     if before["classes"] != origin["classes"]:
-        changed.append(f"classes: {before['classes']} -> {origin['classes']}")
+        changed.append(f"classes: {', '.join(before['classes'])} -> {', '.join(origin['classes'])}")
+    elif before["images"] != origin["images"]:
+        changed.append(f"images: {before['images']} -> {origin['images']}")
     elif before["fingerprint"] != origin["fingerprint"]:
-        changed.append("the files of train or valid are not those the run was started with")
+        changed.append("images: as many as before, but not the same names and contents")
     if changed:
         raise UserError(
-            f"{folder.path}: cannot be continued, for these changed since it was started: {'; '.join(changed)}; "
+            f"{folder}: cannot be continued, for these changed since it was started: {printable('; '.join(changed))}; "
             "undo the change, or use --overwrite to train anew and keep the earlier results aside"
         )
-
-
-def _describe(
-    folder: RunFolder, data_dir: Path, data: DataFolder, built: Built, machine: Machine, origin: dict[str, Any]
-) -> None:
-    """Writes down what the run is made of, before it starts."""
-    params = built.params
-    folder.write_json(run_folder.PARAMS_RESOLVED, params.model_dump(mode="json"))
-    counts = {name: len(split.paths) for name, split in data.splits.items()}
-    about_data = {"folder": str(data_dir), "fingerprint": origin["fingerprint"], "images": counts,
-                  "classes": list(data.classes), "multi_label": data.multi_label}  # fmt: skip
-    choices = {"seed": params.seed, "machine": asdict(machine), "weights": built.weights, "data": about_data}
-    folder.write_json(run_folder.ENVIRONMENT, environment.describe(torch.device(machine.device)) | choices)
-    augment = built.parts.train.augment
-    folder.write_json(run_folder.AUGMENTATION, describe(augment) if augment else None)
-    folder.write(run_folder.AUGMENTATION_PICKLE, pickle.dumps(augment))
-    environment.keep_sources(folder)
-    summary = summarise(built.parts.net, input_shape(params), built.groups)
-    folder.write(run_folder.NET_SUMMARY, summary.encode())
-    log.info("%s", summary)
-    log.info(
-        "%s: %s images of %d classes", data_dir, ", ".join(f"{n} {s}" for s, n in counts.items()), len(data.classes)
-    )
-    log.info("%s on %s, %s, %s, %d threads", params.arch, machine.device, machine.precision, machine.memory_format,
-             machine.threads)  # fmt: skip

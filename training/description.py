@@ -1,0 +1,65 @@
+"""What a run is made of, as files: written at its start, kept in its checkpoint, written anew when damaged."""
+
+import json
+import pickle
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from config import run_folder
+from config.run_folder import RunFolder
+from images.augment import describe as describe_augmentation
+from images.folder import DataFolder
+from model.summary import summarise
+from training import environment
+from training.build import Built, input_shape
+from training.machine import Machine
+from utils import log, printable, to_json
+
+
+def describe(
+    folder: RunFolder, data_dir: Path, data: DataFolder, fingerprint: str, built: Built, machine: Machine
+) -> dict[str, bytes]:
+    """The files that say what a run is made of, by name; says the most important of it in the log too."""
+    params, train, valid = built.params, built.parts.train, built.parts.valid
+    counts = {name: len(split.paths) for name, split in data.splits.items()}
+    about_data = {
+        "folder": str(data_dir),
+        "fingerprint": fingerprint,
+        "images": counts,
+        "undecodable": dict([*train.store.dropped, *valid.store.dropped]),
+        "classes": list(data.classes),
+        "multi_label": data.multi_label,
+    }
+    choices = {"seed": params.seed, "machine": asdict(machine), "weights": built.weights, "data": about_data}
+    summary = summarise(built.parts.net, input_shape(params), built.groups)
+    log.info("%s", summary)
+    images = ", ".join(f"{count} {name}" for name, count in counts.items())
+    log.info("%s: %s images of %d classes", printable(str(data_dir)), images, len(data.classes))
+    log.info("%s on %s, %s, %s, %d threads", params.arch, machine.device, machine.precision, machine.memory_format,
+             machine.threads)  # fmt: skip
+    return {
+        run_folder.PARAMS_RESOLVED: to_json(params.model_dump(mode="json")),
+        run_folder.ENVIRONMENT: to_json(environment.describe(torch.device(machine.device)) | choices),
+        run_folder.AUGMENTATION: to_json(describe_augmentation(train.augment) if train.augment else None),
+        run_folder.AUGMENTATION_PICKLE: pickle.dumps(train.augment),
+        run_folder.NET_SUMMARY: summary.encode(),
+        **environment.sources(folder),
+    }
+
+
+def pack(files: Mapping[str, bytes]) -> Tensor:
+    """Files as what a checkpoint can hold: one uint8 tensor."""
+    text = json.dumps({name: data.decode("latin-1") for name, data in files.items()})
+    return torch.frombuffer(bytearray(zlib.compress(text.encode())), dtype=torch.uint8)
+
+
+def unpack(packed: Tensor) -> dict[str, bytes]:
+    """The files again."""
+    files: dict[str, Any] = json.loads(zlib.decompress(packed.numpy().tobytes()))
+    return {name: text.encode("latin-1") for name, text in files.items()}
