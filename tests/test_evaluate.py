@@ -111,7 +111,7 @@ def test_other_classes_are_refused(model, tiny_data, tmp_path, capsys):
         (data / split / "bee").rename(data / split / "wasp")
     assert run(model, data) == 2
     error = capsys.readouterr().err
-    assert "missing ['bee'], unknown ['wasp']" in error
+    assert "(missing: bee; unknown: wasp)" in error
     assert not (model / "metrics_test_best_weights.json").exists()
 
 
