@@ -142,8 +142,8 @@ def lay_out(plan: Plan, *, extend: bool = False) -> None:
     """
     known = {trial.name for trial in plan.trials}
     before = {path.name: _about(path) for path in _children(plan.parent.path)}
-    gone = sorted(name for name, about in before.items() if about and not about.get("confirm") and name not in known)
-    if gone:
+    others = [name for name, about in before.items() if about and not about.get("confirm") and name not in known]
+    if gone := [name for name in others if not _untouched(plan.parent.path / name)]:
         raise UserError(
             f"{plan.parent.path}: {_listed(gone)} would no longer be part of the search; "
             "put hyper_search and search back as they were, or search in another --parent_dir"
@@ -155,11 +155,14 @@ def lay_out(plan: Plan, *, extend: bool = False) -> None:
             f"{'; '.join(_differences(trained[0]))}; undo the change, or search in another --parent_dir"
         )
     new = [trial for trial in plan.trials if trial.name not in before]
-    if new and not extend and any(about and about["spec"] != plan.digest for about in before.values()):
+    earlier = [name for name, about in before.items() if about and about["spec"] != plan.digest]
+    if new and not extend and not all(_untouched(plan.parent.path / name) for name in earlier):
         raise UserError(
             f"{plan.parent.path}: {_listed([t.name for t in new])} would come to a search that was started without; "
             "--extend adds them"
         )
+    for name in others:
+        _remove(plan.parent.path / name)
     for trial in (*changed, *new):
         make_folder(plan, trial)
 
@@ -200,6 +203,19 @@ def clear(trials: Sequence[Trial]) -> None:
 
 def _children(parent: Path) -> list[Path]:
     return sorted(path.parent for path in parent.glob(f"*/{run_folder.PARAMS}"))
+
+
+def _untouched(path: Path) -> bool:
+    """Whether a trial's folder holds only what a search puts there."""
+    waiting = RunFolder(path).status().get("state", "queued") == "queued"
+    return waiting and {file.name for file in path.iterdir()} <= {*run_folder.INPUTS, run_folder.STATUS}
+
+
+def _remove(path: Path) -> None:
+    (path / run_folder.PARAMS).unlink()  # without it the rest is no trial
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
 
 
 def _about(path: Path) -> dict[str, Any] | None:

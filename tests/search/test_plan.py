@@ -79,15 +79,25 @@ def test_a_changed_base_is_refused_once_something_is_trained(tmp_path):
 
 def test_new_values_need_extend_and_old_ones_must_stay(tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
-    lay_out(make_plan(parent))
+    plan = make_plan(parent)
+    lay_out(plan)
+    RunFolder(plan.trials[0].path).set_state("finished")
+    (plan.trials[0].path / "history.json").write_text("{}")
     search_folder(parent, {"learning_rate": [0.01, 0.1]})
     with pytest.raises(UserError, match=r"learning_rate_0.1 would come .* --extend adds"):
         lay_out(make_plan(parent))
     lay_out(make_plan(parent), extend=True)
-    lay_out(make_plan(parent))
     search_folder(parent, {"learning_rate": [0.1]})
     with pytest.raises(UserError, match=r"learning_rate_0.01 would no longer be part"):
         lay_out(make_plan(parent), extend=True)
+
+
+def test_folders_in_which_nothing_happened_leave_with_their_values(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.1]})
+    lay_out(make_plan(parent))
+    search_folder(parent, {"learning_rate": [0.1]})
+    lay_out(make_plan(parent))
+    assert sorted(path.name for path in parent.iterdir()) == ["learning_rate_0.1", "params.json"]
 
 
 def test_the_experiments_own_net_goes_along(tmp_path):
