@@ -171,10 +171,11 @@ def _train(
     with signals.held():  # it stops between two steps, after saving
         try:
             ended = fit(parts, state, recorder)
-        except TrainingFault:
+        except TrainingFault as error:
             if signals.received is None:
                 raise
-            # The signal went to the loader workers too, and the loop met a dead one before it looked.
+            # Most often the signal went to the loader workers too, and the loop met a dead one before it looked.
+            log.warning("%s", error)
             raise Interrupted(signals.received, f"{folder}: stopped; the same command goes on") from None
     if ended == "finished":
         _finish(built, state, recorder)
