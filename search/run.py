@@ -78,7 +78,7 @@ def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> in
     try:
         Engine(search, data_dir, options.slots[: len(trials)], signals, spawn=options.spawn).run(trials)
     finally:
-        _write_tables(search.parent.path)
+        _write_tables(search)
     failed = [trial for trial in trials if jobs.look(trial.path).state == "failed"]
     if failed:
         log.info("%d of %d trainings failed; --retry_failed trains them anew", len(failed), len(trials))
@@ -105,8 +105,8 @@ def _to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
     return trials
 
 
-def _write_tables(parent: Path) -> None:
+def _write_tables(search: Plan) -> None:
     """results.md and results.csv, and the plots."""
     for module, function in (("search.table", "write_results"), ("search.plots", "write_plots")):
         if importlib.util.find_spec(module) is not None:
-            getattr(importlib.import_module(module), function)(parent)
+            getattr(importlib.import_module(module), function)(search.parent.path, search.settings.metric)

@@ -94,7 +94,7 @@ def trainings(monkeypatch):
     fake = Trainings()
     monkeypatch.setattr(engine, "Server", fake)
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.0)
-    monkeypatch.setattr(run, "_write_tables", lambda parent: (parent / "results.md").write_text("x"))
+    monkeypatch.setattr(run, "_write_tables", lambda plan: plan.parent.file("results.md").write_text("x"))
     return fake
 
 

@@ -1,0 +1,190 @@
+"""A search whose driver, server and trainings are killed at random and started again."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import include
+from search.jobs import look
+from search.plan import make_plan
+from tests.search.searches import search_folder
+from tests.search.stand_in import EPOCHS
+from tests.training.runs import outcome
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+
+SECONDS = 300.0  # for whatever is waited for
+
+
+def start(parent: Path, data: Path, *options: str, root: Path = include.ROOT) -> subprocess.Popen[bytes]:
+    script = [sys.executable, str(root / "search_hyperparams.py"), "--jobs", "2", *options]
+    return subprocess.Popen([*script, "--data_dir", str(data), "--parent_dir", str(parent)], stdout=subprocess.DEVNULL)
+
+
+def descendants(pid: int) -> list[int]:
+    """The process's children, their children and so on; nearest first."""
+    found = [pid]
+    for known in found:
+        try:
+            found += map(int, Path(f"/proc/{known}/task/{known}/children").read_text().split())
+        except OSError:
+            continue
+    return found[1:]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.1)
+
+
+def harass(
+    parent: Path, data: Path, kills: int, chance: random.Random, *options: str, root: Path = include.ROOT
+) -> Counter[str]:
+    """Runs the search to its end; until then kills one part of it after the other. Returns how many of each kind."""
+    hit: Counter[str] = Counter()
+    kinds = ["driver", "training", "server"]
+    driver = start(parent, data, *options, root=root)
+    seen = set[int]()
+    while driver.poll() is None:
+        if hit.total() < kills:
+            wait_for(lambda: driver.poll() is not None or len(descendants(driver.pid)) > 1)  # noqa: B023
+            time.sleep(chance.uniform(0, 0.5 if root != include.ROOT else 3))
+            below = descendants(driver.pid)
+            seen |= set(below)
+            kind = kinds[hit.total() % len(kinds)]
+            target = {"driver": [driver.pid], "training": below[1:], "server": below[:1]}[kind]
+            if driver.poll() is None and target and alive(pid := chance.choice(target)):
+                os.kill(pid, signal.SIGKILL)
+                hit[kind] += 1
+                if kind == "driver":
+                    driver.wait()
+                    if chance.random() < 0.5:  # else the next driver finds the orphans still saving
+                        wait_for(lambda: not any(map(alive, below)))  # noqa: B023
+                    driver = start(parent, data, *options, root=root)
+        time.sleep(0.1)
+    assert driver.returncode == 0
+    wait_for(lambda: not any(map(alive, seen)))
+    return hit
+
+
+@pytest.fixture
+def stand_in_root(tmp_path):
+    """The project with a stand-in for train.py, and without torch."""
+    root = tmp_path / "root"
+    (root / "training").mkdir(parents=True)
+    for name in ("config", "search", "model", "reports"):
+        (root / name).symlink_to(include.ROOT / name)
+    for name in ("include.py", "utils.py", "search_hyperparams.py", "training/signals.py", "training/__init__.py"):
+        shutil.copy(include.ROOT / name, root / name)
+    shutil.copy(include.ROOT / "tests" / "search" / "stand_in.py", root / "train.py")
+    server = (include.ROOT / "training" / "server.py").read_text()
+    found = re.subn(r"IMPORTED_ONCE: Final = \(.*?\)", "IMPORTED_ONCE: tuple[str, ...] = ()", server, flags=re.DOTALL)
+    assert found[1] == 1
+    (root / "training" / "server.py").write_text(found[0])
+    (root / "training" / "catalogues.py").write_text("def catalogues():\n    return {}\n")
+    return root
+
+
+@pytest.mark.parametrize("options", [(), ("--spawn",)], ids=["fork", "spawn"])
+@pytest.mark.parametrize(
+    ("kills", "rates"),
+    [pytest.param(6, 4, marks=pytest.mark.slow), pytest.param(60, 40, marks=pytest.mark.campaign)],
+    ids=["sample", "campaign"],
+)
+def test_every_trial_ends_once_whatever_is_killed(kills, rates, options, stand_in_root, tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [n / 1000 for n in range(1, rates + 1)]})
+    hit = harass(parent, tmp_path, kills, random.Random(kills), *options, root=stand_in_root)
+    assert hit.total() == kills
+    assert set(hit) == {"driver", "training", "server"}
+    for trial in make_plan(parent).trials:
+        assert look(trial.path).state == "finished"
+        assert (trial.path / "finished.txt").read_text() == "once\n"
+        assert json.loads((trial.path / "checkpoint.pt").read_text()) == list(range(EPOCHS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c(times, stand_in_root, tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [n / 1000 for n in range(1, 40)]})
+    driver = start(parent, tmp_path, root=stand_in_root)
+    wait_for(lambda: driver.poll() is not None or (parent / "learning_rate_0.002" / "checkpoint.pt").exists())
+    below = descendants(driver.pid)
+    for _ in range(times):
+        driver.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    assert driver.wait(SECONDS) == 130
+    wait_for(lambda: not any(map(alive, below)))
+    states = Counter(look(trial.path).state for trial in make_plan(parent).trials)
+    assert states["queued"] > 30
+    assert not states["running"]
+    if times == 1:
+        assert not states["lost"]
+        assert (parent / "results.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kills", "epochs", "hyper_search", "options"),
+    [
+        pytest.param(3, 2, {"learning_rate": [0.01, 0.001]}, [], marks=pytest.mark.slow),
+        pytest.param(
+            24, 5, {"learning_rate": [0.01, 0.001], "ps": [0, 0.5]}, ["--seeds", "3"], marks=pytest.mark.campaign
+        ),
+        pytest.param(
+            24, 5, {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "ps": {"low": 0, "high": 0.5}},
+            ["--method", "random", "--trials", "12"], marks=pytest.mark.campaign,
+        ),
+    ],
+    ids=["sample", "grid", "random"],
+)  # fmt: skip
+def test_true_trainings_finish_once_whatever_is_killed(kills, epochs, hyper_search, options, tiny_data, tmp_path):
+    settings = {"search": {"method": "random"}} if "--method" in options else {}
+    parent = search_folder(tmp_path / "x", hyper_search, num_epochs=epochs, **settings)
+    hit = harass(parent, tiny_data, kills, random.Random(kills), *options)
+    assert hit.total() == kills
+    trials = make_plan(
+        parent, [f"search.{o.removeprefix('--')}={v}" for o, v in zip(options[::2], options[1::2], strict=True)]
+    ).trials
+    assert len(trials) >= 2
+    for trial in trials:
+        assert look(trial.path).state == "finished"
+        assert len(outcome(trial.path)["history"]["epochs"]) == epochs
+        assert (trial.path / "train.log").read_text().count(": finished, best") == 1
+    if kills > 3:  # the same as in a search left alone
+        alone = search_folder(tmp_path / "y", hyper_search, num_epochs=epochs, **settings)
+        assert start(alone, tiny_data, *options).wait() == 0
+        for trial in trials:
+            assert outcome(trial.path) == outcome(alone / trial.name)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_a_true_training_and_the_same_command_goes_on(tiny_data, tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]}, num_epochs=200)
+    (child,) = make_plan(parent).trials
+    driver = start(parent, tiny_data, "--spawn")
+    wait_for(lambda: driver.poll() is not None or (child.path / "history.json").exists())
+    below = descendants(driver.pid)
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(SECONDS) == 130
+    assert not any(map(alive, below))
+    assert look(child.path).state == "stopped"
+    assert (child.path / "checkpoint.pt").is_file()
+    assert (parent / "results.md").is_file()
