@@ -37,7 +37,7 @@ REPORT: Final = "report"
 TEST_LOG: Final = "test_set_openings.json"
 
 WEIGHTS: Final = ("best", "last", "averaged")
-MEND: Final = "the train.py command of this experiment, given again, writes it anew"
+MEND: Final = "the train.py command of this experiment, given again, writes anew what training wrote"
 STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
 # What a search or a person put there; everything else in the folder is a result.
 INPUTS: Final = (PARAMS, NET, LOCK, "search.json", "README.md")

@@ -30,7 +30,7 @@ from training.checkpoint import npz_bytes
 from training.environment import warn_of_changed_sources
 from training.evaluation import Predictions, mirrored, predict
 from training.machine import choose_machine
-from utils import UserError, log, printable
+from utils import UserError, log, printable, read_json
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,21 @@ def log_opening(folder: RunFolder, question: Question) -> int:
     A test set answers once: each further look at it, with other weights or after another choice, makes its score a
     little too good.
     """
-    known = folder.file(run_folder.TEST_LOG).is_file()
-    openings = folder.read_json(run_folder.TEST_LOG) if known else []
+    openings = _openings(folder)
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "weights": question.weights, "tta": question.tta}
     folder.write_json(run_folder.TEST_LOG, [*openings, entry])
     return len(openings) + 1
+
+
+def _openings(folder: RunFolder) -> list[Any]:
+    """What is written of earlier openings, as far as it can be read: it cannot be written anew from anything."""
+    path = folder.file(run_folder.TEST_LOG)
+    if not path.is_file():
+        return []
+    if not folder.intact(run_folder.TEST_LOG):
+        log.warning("%s/%s: damaged or changed; the test set may have been opened more often", folder, path.name)
+    try:
+        found = read_json(path)
+    except UserError:
+        return []
+    return found if isinstance(found, list) else []

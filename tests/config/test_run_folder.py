@@ -123,7 +123,7 @@ def test_a_damaged_manifest_is_begun_anew(folder: RunFolder) -> None:
 def test_what_the_manifest_does_not_name_cannot_be_verified(folder: RunFolder) -> None:
     folder.write("a", b"one")
     folder.file("b").write_bytes(b"two")
-    with pytest.raises(UserError, match=r"b: cannot be verified.*given again, writes it anew$"):
+    with pytest.raises(UserError, match=r"b: cannot be verified.*given again, writes anew what training wrote$"):
         folder.read("b")
     assert folder.read("a") == b"one"
 
