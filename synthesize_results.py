@@ -18,13 +18,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parent_dir", type=Path, required=True, help="a folder with experiments below it, at any depth"
     )
+    parser.add_argument("--metric", help="what to rank by (default: what the search or most runs were kept by)")
     return parser.parse_args(argv)
 
 
 @reports_errors
 def main(argv: list[str] | None = None) -> int:
     """Writes the table, prints it and returns the exit code: 0 done, 2 bad input."""
-    path = write_results(parse(argv).parent_dir)
+    options = parse(argv)
+    path = write_results(options.parent_dir, options.metric)
     sys.stdout.write(path.read_text(encoding="utf-8"))
     return include.DONE
 

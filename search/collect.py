@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from config import run_folder
 from search.read import DEFAULTS, Run, greater, read_run
-from utils import UserError, printable, read_json
+from utils import UserError, did_you_mean, printable, read_json
 
 # What says how or where a run was computed, or follows from the rest: no difference between settings.
 NOT_VARIED: Final = frozenset(
@@ -81,11 +81,15 @@ class Comparison:
         return 1 if greater(self.metric) else -1
 
 
-def collect(parent_dir: Path | str) -> list[Comparison]:
+def collect(parent_dir: Path | str, metric: str | None = None) -> list[Comparison]:
     """Every experiment below a folder, by the data it was trained on; most runs first.
 
+    Args:
+        parent_dir: the folder.
+        metric: to rank by; None for what a search there asks for, else for what most runs kept their best epoch by.
+
     Raises:
-        UserError: when there is no such folder, or no experiment in it.
+        UserError: when there is no such folder, no experiment in it, or none that measured the metric.
     """
     parent = Path(parent_dir)
     if not parent.is_dir():
@@ -95,17 +99,20 @@ def collect(parent_dir: Path | str) -> list[Comparison]:
         raise UserError(
             f"{printable(str(parent))}: holds no experiment; an experiment is a folder with a {run_folder.PARAMS}"
         )
+    measured = {name for run in runs for name in run.valid}
+    if metric is not None and measured and metric not in measured:
+        raise UserError(f'"{metric}" was not measured in any of these runs{did_you_mean(metric, measured)}')
     names = _varied(runs)
     for run in runs:
         run.values = {name: run.searched[name] if name in run.searched else value_of(run, name) for name in names}
-    asked = _asked_metric(parent)
+    metric = metric or _asked_metric(parent)
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.fingerprint, []).append(run)
     if len(groups) == 2 and "" in groups:  # what never read its data most likely was to read the same
         groups = {max(groups): runs}
     ordered = sorted(groups.items(), key=lambda item: (item[0] == "", -len(item[1]), item[0]))
-    return [_comparison(fingerprint, members, names, asked) for fingerprint, members in ordered]
+    return [_comparison(fingerprint, members, names, metric) for fingerprint, members in ordered]
 
 
 def experiment_folders(parent: Path) -> list[Path]:
@@ -160,7 +167,7 @@ def canonical(value: Any) -> str:
 
 def _varied(runs: list[Run]) -> tuple[str, ...]:
     """The parameters to tell the runs apart by: those a search set, and those in which the others differ."""
-    searched = dict.fromkeys(name for run in runs for name in run.searched)
+    searched = dict.fromkeys(name for run in runs for name in run.searched if name != "seed")
     others = [run for run in runs if not run.searched]
     others = [run for run in others if run.resolved] or others
     differ = []

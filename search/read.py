@@ -137,7 +137,6 @@ def _take_resolved(run: Run, params: dict[str, Any]) -> None:
 
 def _take_search(run: Run, search: dict[str, Any]) -> None:
     run.searched = {str(name): value for name, value in search["values"].items()}
-    run.seed = int(search.get("seed", run.seed))
 
 
 def _take_history(run: Run, history: dict[str, Any]) -> None:

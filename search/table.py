@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from tabulate import tabulate
 
+from config.run_folder import weights_name
 from reports.comparison import best_of
 from reports.intervals import Interval
 from reports.tables import csv_bytes
@@ -20,17 +21,22 @@ from utils import positional, printable, write_atomic
 
 RESULTS_MD: Final = "results.md"
 RESULTS_CSV: Final = "results.csv"
+CONFIRMED: Final = 6  # seeds; with fewer pairs no sign test can reach 5%
 LONGEST: Final = 50  # rows of a table in results.md; results.csv has all
 
 
-def write_results(parent_dir: Path | str) -> Path:
+def write_results(parent_dir: Path | str, metric: str | None = None) -> Path:
     """Writes results.md and results.csv into a folder, from all experiments below it; returns the path of results.md.
+
+    Args:
+        parent_dir: the folder.
+        metric: to rank by; None for what a search there asks for, else for what most runs kept their best epoch by.
 
     Raises:
         UserError: when there is no such folder, or no experiment in it.
     """
     parent = Path(parent_dir)
-    comparisons = [(comparison, ranking(comparison)) for comparison in collect(parent)]
+    comparisons = [(comparison, ranking(comparison)) for comparison in collect(parent, metric)]
     write_atomic(parent / RESULTS_CSV, _csv(comparisons))
     write_atomic(parent / RESULTS_MD, _markdown(parent, comparisons).encode("utf-8", "backslashreplace"))
     return parent / RESULTS_MD
@@ -143,7 +149,7 @@ def _summary(comparison: Comparison) -> str:
     states = Counter(run.state for run in comparison.runs)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     return (
-        f"{_plural(len(comparison.runs), 'run')} ({counts}), ranked by {escaped(comparison.metric)} on the validation "
+        f"{plural(len(comparison.runs), 'run')} ({counts}), ranked by {escaped(comparison.metric)} on the validation "
         "images at each run's best epoch."
     )
 
@@ -160,7 +166,7 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
     for rank, row in enumerate(ranked[:LONGEST], 1):
         of = _of_setting(row, rank, comparison)
         lines.append([
-            str(rank), *[row.setting.runs[0].name][: by_hand], *map(show, row.setting.values.values()),
+            str(rank), *[row.setting.runs[0].name][: by_hand], *map(brief, row.setting.values.values()),
             f"{len(row.scores)}/{row.setting.total}",
             f"{row.mean:.4f}" + ("" if math.isnan(row.std) else f" ± {row.std:.4f}"),
             _ends(row.interval) or f"n = {len(row.scores)}", _difference(row) if rank > 1 else "best",
@@ -213,7 +219,7 @@ def _unranked(comparison: Comparison) -> str:
         return ""
     header = ["not ranked", *comparison.names, "seed", "state", "epochs", f"best {comparison.metric} so far", "reason"]
     lines = [
-        [run.name, *map(show, run.values.values()), str(run.seed), run.state, str(run.epochs),
+        [run.name, *map(brief, run.values.values()), str(run.seed), run.state, str(run.epochs),
          _figure(run.score(comparison.metric)), run.reason]
         for run in runs[:LONGEST]
     ]  # fmt: skip
@@ -245,7 +251,7 @@ def _luck(comparison: Comparison, ranked: list[Row]) -> str:
             f"The best epoch was chosen on the validation images, so its {metric} flatters a little; the test set says."
         )
     text = (
-        f"The best of {count} settings ({_plural(trials, 'trial')}), chosen on the images it is judged on, looks "
+        f"The best of {count} settings ({plural(trials, 'trial')}), chosen on the images it is judged on, looks "
         "better than it is: "
     )
     repeated = [row for row in ranked if len(row.scores) > 1]
@@ -266,12 +272,14 @@ def _next_commands(parent: Path, comparison: Comparison, ranked: list[Row]) -> s
     best = max(ranked[0].setting.runs, key=lambda run: comparison.sign * run.score(comparison.metric))
     data, model = (shlex.quote(printable(str(path))) for path in (comparison.data_dir or "data/d", best.path))
     lines = []
-    if (best.path / SEARCH).is_file():
+    if (best.path / SEARCH).is_file() and len(ranked[0].scores) < CONFIRMED:
         folder = shlex.quote(printable(str(best.path.parent)))
         lines += [
             "# is it the best, or lucky? more seeds of the first",
-            f"python search_hyperparams.py --data_dir {data} --parent_dir {folder} --confirm 6",
+            f"python search_hyperparams.py --data_dir {data} --parent_dir {folder} --confirm {CONFIRMED}",
         ]
+    if not (best.path / weights_name("best")).is_file():
+        lines += ["# its weights were not kept", f"python train.py --data_dir {data} --model_dir {model} --overwrite"]
     lines += [
         "# when the choice is made: open the test set, once",
         f"python evaluate.py --data_dir {data} --model_dir {model}",
@@ -284,15 +292,22 @@ def _next_commands(parent: Path, comparison: Comparison, ranked: list[Row]) -> s
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def show(value: Any) -> str:
-    """A parameter's value as people write it: 0.0001, [0.1, 0.2], - for none."""
+def show(value: Any, digits: int = 17) -> str:
+    """A parameter's value as people write it, with so many significant digits: 0.0001, [0.1, 0.2], - for none."""
     if value is None:
         return "-"
     if isinstance(value, list):
-        return f"[{', '.join(map(show, value))}]"
+        return f"[{', '.join(show(item, digits) for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {show(item, digits)}" for key, item in value.items()) + "}"
+    if isinstance(value, float) and digits < 17:
+        return positional(float(f"{value:.{digits}g}"))
     return positional(value) if isinstance(value, int | float) else printable(str(value))
+
+
+def brief(value: Any) -> str:
+    """A parameter's value where people read it: four digits tell drawn numbers apart."""
+    return show(value, 4)
 
 
 def escaped(text: str) -> str:
@@ -321,5 +336,6 @@ def _figure(value: float, form: str = ".4f", unit: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
-def _plural(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
+    """1 run, 2 runs."""
     return f"{count} {what}{'s' * (count != 1)}"

@@ -62,6 +62,7 @@ def experiment(
         rows.append({"epoch": epoch, "train": better, "valid": row, "learning_rate": [0.001] * 3, "seconds": 60.0,
                      "images_per_second": 10.0, "memory_mb": 900.5 + epoch})  # fmt: skip
     write(path / "history.json", {"epochs": rows, "steps": [], "stop": None})
+    (path / "weights_best.safetensors").write_bytes(b"made up")
     if images and rows:
         right = round(max(row["valid"]["accuracy"] for row in rows) * images)
         labels = np.arange(images) % 3
