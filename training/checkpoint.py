@@ -13,7 +13,7 @@ from torch import Tensor
 
 from config import run_folder
 from config.run_folder import RunFolder
-from utils import UserError, keep_previous, log, printable
+from utils import UserError, keep_previous, log, printable, write_atomic
 
 MAGIC: Final = b"dossier-sha256:"
 VERSION: Final = 1
@@ -111,10 +111,13 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def save(folder: RunFolder, state: dict[str, Any]) -> None:
-    """Writes checkpoint.pt, keeping the one before as checkpoint.prev.pt."""
+    """Writes checkpoint.pt, keeping the one before as checkpoint.prev.pt.
+
+    The manifest does not name them: a kill between the two files would leave a digest that nothing mends.
+    """
     data = encode(state)
     keep_previous(folder.file(run_folder.CHECKPOINT), folder.file(run_folder.CHECKPOINT_PREVIOUS))
-    folder.write(run_folder.CHECKPOINT, data)
+    write_atomic(folder.file(run_folder.CHECKPOINT), data)
 
 
 def load(folder: RunFolder) -> dict[str, Any] | None:
