@@ -30,7 +30,7 @@ from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserE
 
 # Keys that may differ when a run is continued: they change how fast it goes or what is said of it, not what is learned.
 NEUTRAL: Final = frozenset(
-    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "cuda", "hyper_search", "num_workers"}
+    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "cuda", "hyper_search", "num_workers", "search"}
 )
 
 

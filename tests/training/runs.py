@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from config import run_folder
 
@@ -22,14 +23,14 @@ SMALL = {
 TIMES = ("seconds", "images_per_second", "memory_mb")
 
 
-def experiment(path: Path, **changes) -> Path:
+def experiment(path: Path, **changes: object) -> Path:
     """An experiment folder with SMALL's params and these changes."""
     path.mkdir(parents=True)
     (path / run_folder.PARAMS).write_text(json.dumps(SMALL | changes))
     return path
 
 
-def history(path: Path) -> dict:
+def history(path: Path) -> dict[str, Any]:
     """history.json without what depends on the machine's mood."""
     found = json.loads((path / run_folder.HISTORY).read_text())
     for row in found["epochs"]:
@@ -38,7 +39,7 @@ def history(path: Path) -> dict:
     return found
 
 
-def outcome(path: Path) -> dict:
+def outcome(path: Path) -> dict[str, Any]:
     """Everything that must be equal between two runs of the same params."""
     names = [run_folder.weights_name(kind) for kind in run_folder.WEIGHTS]
     names += [run_folder.metrics_name("valid", kind) for kind in run_folder.WEIGHTS]
