@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 
 from config.schema import EarlyStopping, Params
 from model import schedule
-from model.torch_schedule import PER_STEP
+from model.torch_schedule import PER_STEP, TORCH_SCHEDULERS
 from utils import UserError
 
 EPOCHS, PER_EPOCH = 10, 7
@@ -31,7 +31,7 @@ ARGUMENTS = {
     },
     "ChainedScheduler": {"schedulers": [{"name": "ConstantLR"}, {"name": "ExponentialLR", "gamma": 0.9}]},
 }
-EVERY = [*schedule.SCHEDULES, *schedule.TORCH_SCHEDULERS]
+EVERY = [*schedule.SCHEDULES, *TORCH_SCHEDULERS]
 
 
 def _params(name, epochs=EPOCHS, **more):
@@ -176,11 +176,11 @@ def _theirs(name, optimizer):
         return lr_scheduler.ChainedScheduler(parts), PER_EPOCH
     filled = {"CosineAnnealingLR": {"T_max": EPOCHS}, "PolynomialLR": {"total_iters": EPOCHS}}
     arguments = filled.get(name, ARGUMENTS.get(name, {}))
-    return schedule.TORCH_SCHEDULERS[name](optimizer, **arguments), PER_EPOCH
+    return TORCH_SCHEDULERS[name](optimizer, **arguments), PER_EPOCH
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
-@pytest.mark.parametrize("name", schedule.TORCH_SCHEDULERS)
+@pytest.mark.parametrize("name", TORCH_SCHEDULERS)
 def test_equals_torch_by_hand(name, kind):
     """The same rates and momenta as with torch's own, step for step; and nothing left in the optimizer."""
     ours, theirs = _optimizer(kind), _optimizer(kind)
@@ -197,7 +197,7 @@ def test_equals_torch_by_hand(name, kind):
 
 def test_the_table_is_all_of_torch_that_needs_no_function():
     kinds = {name for name in lr_scheduler.__all__ if name != "LRScheduler"}
-    assert kinds - schedule.TORCH_SCHEDULERS.keys() == {"LambdaLR", "MultiplicativeLR"}
+    assert kinds - TORCH_SCHEDULERS.keys() == {"LambdaLR", "MultiplicativeLR"}
     assert schedule.catalogue().keys() == set(EVERY)
     assert schedule.catalogue()["StepLR"] == {"step_size", "gamma", "interval"}
     assert schedule.catalogue()["one_cycle"] == {"pct_start", "div_factor", "final_div_factor"}

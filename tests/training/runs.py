@@ -32,7 +32,7 @@ def experiment(path: Path, **changes: object) -> Path:
 
 def history(path: Path) -> dict[str, Any]:
     """history.json without what depends on the machine's mood."""
-    found = json.loads((path / run_folder.HISTORY).read_text())
+    found: dict[str, Any] = json.loads((path / run_folder.HISTORY).read_text())
     for row in found["epochs"]:
         for key in TIMES:
             row.pop(key)
