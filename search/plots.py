@@ -1,0 +1,301 @@
+"""The pictures of a search, or of any set of experiments: each a PNG, those that make sense for what is there."""
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from search.collect import Comparison, Setting, canonical, collect, mean
+from search.figures import COLOURS, GREY, Scale, curve, outer_legend, over_seeds, panels, png, short, time_unit
+from search.read import Run
+from search.table import brief, plural
+from utils import printable, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STATES: Final = {"finished": "#4878a8", "running": "#009e73", "pruned": "#e69f00", "stopped": "#cc79a7",
+                 "failed": "#d55e00", "lost": "#7a2f00", "damaged": "#000000"}  # fmt: skip
+MOST_GREY: Final = 300  # curves behind the coloured ones
+MOST_PANELS: Final = 8
+MOST_BARS: Final = 60
+MOST_MEANS: Final = 15  # values of a parameter; a line through more would follow the noise
+
+
+def write_plots(parent_dir: Path | str, metric: str | None = None) -> list[Path]:
+    """Draws what can be drawn of the experiments below a folder; pictures that no longer make sense are removed.
+
+    Args:
+        parent_dir: the folder, into which the pictures are written.
+        metric: what makes a run better; None for what a search there asks for, else for what most runs were kept by.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        UserError: when there is no such folder, or no experiment in it.
+    """
+    comparisons = collect(parent_dir, metric)
+    shown = next((comparison for comparison in comparisons if comparison.settings), comparisons[0])
+    runs = sum(len(setting.runs) for setting in shown.settings)
+    counts = f"{plural(len(shown.settings), 'setting')}, {plural(runs, 'finished run')}"
+    data = f", data {shown.fingerprint[:12]}" * (len(comparisons) > 1)
+    title = f"{printable(Path(parent_dir).resolve().name)}: {counts}{data}"
+    written = []
+    for name, draw in PLOTS.items():
+        path = Path(parent_dir) / name
+        if (figure := draw(shown)) is None:
+            path.unlink(missing_ok=True)
+        else:
+            figure.suptitle(title, fontsize=11, parse_math=False)
+            write_atomic(path, png(figure))
+            written.append(path)
+    return written
+
+
+# --- each picture ----------------------------------------------------------------------------------------------------
+
+
+def draw_history(comparison: Comparison) -> "Figure | None":
+    """The metric and the loss by epoch: the best settings in colour, with their spread over seeds, others in grey."""
+    if not any(run.epochs for run in comparison.runs):
+        return None
+    names = list(dict.fromkeys([comparison.metric, "loss"]))
+    best = comparison.settings[: len(COLOURS)]
+    coloured = {id(run) for setting in best for run in setting.runs}
+    others = [run for run in comparison.runs if run.epochs and id(run) not in coloured]
+    others = others[:: max(1, math.ceil(len(others) / MOST_GREY))]
+    figure, axes = panels(len(names), 5.2, 4.2)
+    for panel, name in zip(axes, names, strict=True):
+        for run in others:
+            if name in run.valid:
+                curve(panel, run.valid[name], GREY, linewidth=0.7, alpha=0.6, zorder=1)
+        for setting, colour in reversed(list(zip(best, COLOURS, strict=False))):  # the best on top
+            average, spread = over_seeds([run.valid[name] for run in setting.runs if name in run.valid])
+            curve(panel, average, colour, label=_legend(setting), linewidth=1.8, zorder=3)
+            panel.fill_between(
+                np.arange(1, len(average) + 1), average - spread, average + spread, color=colour, alpha=0.16, lw=0
+            )
+            train, _ = over_seeds([run.train[name] for run in setting.runs if name in run.train])
+            curve(panel, train, colour, linewidth=0.9, linestyle=(0, (4, 2)), alpha=0.55, zorder=2)
+        _limit(panel, [run.valid[name] for setting in best for run in setting.runs if name in run.valid])
+        panel.set_xlabel("epoch")
+        panel.set_title(f"{name}: validation, dashed training" if best else f"{name} on the validation images")
+        panel.locator_params(axis="x", integer=True)
+    if best:
+        outer_legend(figure, axes[0], "best first" + (", others grey" if others else ""))
+    return figure
+
+
+def draw_responses(comparison: Comparison) -> "Figure | None":
+    """The metric against each parameter: a point for each run, a line through the means of each value."""
+    names = _varied(comparison)[:MOST_PANELS]
+    if not names:
+        return None
+    figure, axes = panels(len(names), 3.8, 3.4)
+    for panel, name in zip(axes, names, strict=False):
+        scale = Scale([setting.values[name] for setting in comparison.settings])
+        scores: dict[float, list[float]] = {}
+        for setting in comparison.settings:
+            place = scale.places[scale.rank(setting.values[name])]
+            runs = [run.score(comparison.metric) for run in setting.runs]
+            panel.plot([place] * len(runs), runs, "o", color=COLOURS[0], alpha=0.45, markersize=5, markeredgewidth=0)
+            scores.setdefault(place, []).append(setting.mean(lambda run: run.score(comparison.metric)))
+        if len(scores) <= MOST_MEANS:
+            places = sorted(scores)
+            style = {"linewidth": 1.4} if scale.numeric else {"linestyle": "", "marker": "_", "markersize": 24}
+            panel.plot(places, [mean(scores[place]) for place in places], color=COLOURS[1], zorder=1, **style)
+        scale.label(panel)
+        panel.set_xlabel(name, parse_math=False)
+        panel.set_ylabel(comparison.metric)
+    return figure
+
+
+def draw_heat_map(comparison: Comparison) -> "Figure | None":
+    """The mean metric of each pair of values, where exactly two parameters were varied and most pairs tried."""
+    names = _varied(comparison)
+    if len(names) != 2:
+        return None
+    rows, columns = (Scale([setting.values[name] for setting in comparison.settings]) for name in names)
+    grid = np.full((len(rows.places), len(columns.places)), math.nan)
+    for setting in comparison.settings:
+        place = rows.rank(setting.values[names[0]]), columns.rank(setting.values[names[1]])
+        grid[place] = setting.mean(lambda run: run.score(comparison.metric))
+    if min(grid.shape) < 2 or max(grid.shape) > 30 or np.isfinite(grid).mean() < 0.5:
+        return None
+    figure, [panel] = panels(1, 2.6 + 0.75 * grid.shape[1], 1.9 + 0.5 * grid.shape[0])
+    low, high = np.nanmin(grid), np.nanmax(grid)
+    picture = panel.imshow(grid, cmap="viridis" if comparison.sign > 0 else "viridis_r", aspect="auto", origin="lower")
+    for (row, column), value in np.ndenumerate(grid):
+        if math.isfinite(value):
+            bright = (value - low) / max(high - low, 1e-12)
+            shade = "black" if (bright if comparison.sign > 0 else 1 - bright) > 0.6 else "white"
+            panel.text(column, row, f"{value:.3f}", ha="center", va="center", color=shade, fontsize=8)
+    panel.set_xticks(range(len(columns.texts)), columns.texts, parse_math=False, rotation=30 * (len(columns.texts) > 6))
+    panel.set_yticks(range(len(rows.texts)), rows.texts, parse_math=False)
+    panel.set_xlabel(names[1], parse_math=False)
+    panel.set_ylabel(names[0], parse_math=False)
+    panel.grid(visible=False)
+    figure.colorbar(picture, ax=panel, label=comparison.metric)
+    return figure
+
+
+def draw_best_so_far(comparison: Comparison) -> "Figure | None":
+    """The best metric found against the training time spent, in the order in which the runs ended."""
+    ended = sorted((run for run in comparison.runs if run.epochs and run.updated), key=lambda run: run.updated)
+    ranked = {id(run) for setting in comparison.settings for run in setting.runs}
+    spent = np.cumsum([run.seconds for run in ended])
+    points = [(cost, run.score(comparison.metric)) for cost, run in zip(spent, ended, strict=True) if id(run) in ranked]
+    if len(points) < 2:
+        return None
+    unit, name = time_unit(float(spent[-1]))
+    costs, scores = np.array([cost for cost, _ in points]) / unit, np.array([score for _, score in points])
+    best = np.maximum.accumulate(scores * comparison.sign) * comparison.sign
+    figure, [panel] = panels(1, 6.4, 4)
+    panel.plot(costs, scores, "o", color=GREY, markersize=4, label="a run")
+    panel.step([*costs, spent[-1] / unit], [*best, best[-1]], where="post", color=COLOURS[0], label="best so far")
+    panel.set_xlabel(f"training time spent, {name}")
+    panel.set_ylabel(comparison.metric)
+    panel.set_xlim(0, None)
+    panel.legend(frameon=False)
+    return figure
+
+
+def draw_against_time(comparison: Comparison) -> "Figure | None":
+    """The metric of each setting against the time of a training, with the Pareto front."""
+    longest = max((setting.mean(_seconds) for setting in comparison.settings), default=0)
+    unit, name = time_unit(longest)
+    return _trade_off(comparison, lambda run: run.seconds / unit, f"time of one training, {name}")
+
+
+def draw_against_size(comparison: Comparison) -> "Figure | None":
+    """The metric of each setting against the net's size, with the Pareto front."""
+    return _trade_off(comparison, lambda run: run.size / 1e6, "parameters of the net, millions")
+
+
+def draw_parallel(comparison: Comparison) -> "Figure | None":
+    """A line for each setting through the values of its parameters, coloured by the metric, the best on top."""
+    names = _varied(comparison)[:MOST_PANELS]
+    if len(names) < 3 or len(comparison.settings) < 5:
+        return None
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scores = [setting.mean(lambda run: run.score(comparison.metric)) for setting in comparison.settings]
+    scales = [Scale([setting.values[name] for setting in comparison.settings]) for name in names]
+    norm = Normalize(*np.percentile(scores, [5, 100] if comparison.sign > 0 else [0, 95]))
+    colours = colormaps["viridis" if comparison.sign > 0 else "viridis_r"]
+    figure, [panel] = panels(1, 1.6 * len(names) + 3, 4.2)
+    for setting, score in zip(reversed(comparison.settings), reversed(scores), strict=True):
+        heights = [scale.share(scale.rank(setting.values[name])) for name, scale in zip(names, scales, strict=True)]
+        panel.plot(range(len(names)), heights, color=colours(norm(score)), linewidth=1.2, alpha=0.75)
+    behind = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+    for place, scale in enumerate(scales):
+        panel.axvline(place, color="#444444", linewidth=0.8, zorder=1)
+        for rank in scale.ticks():
+            panel.text(place + 0.03, scale.share(rank), scale.texts[rank], fontsize=8, va="center", zorder=5,
+                       parse_math=False, bbox=behind)  # fmt: skip
+    panel.set_xticks(range(len(names)), names, parse_math=False)
+    panel.set_yticks([])
+    panel.set_xlim(-0.15, len(names) - 0.55)
+    panel.grid(visible=False)
+    panel.spines[:].set_visible(False)
+    figure.colorbar(ScalarMappable(norm, colours), ax=panel, label=comparison.metric)
+    return figure
+
+
+def draw_timeline(comparison: Comparison) -> "Figure | None":
+    """When each run was at work, coloured by what became of it; the latest where there are many."""
+    begun = [run for run in comparison.runs if run.state != "queued"]
+    spans = [(start, end, run) for run in begun if (start := _time(run.started)) and (end := _time(run.updated))]
+    spans = sorted(spans, key=lambda span: (span[0], span[2].name))[-MOST_BARS:]
+    if len(spans) < 2:
+        return None
+    first = spans[0][0]
+    unit, name = time_unit(max(end for _, end, _ in spans) - first)
+    figure, [panel] = panels(1, 8, 1.4 + 0.22 * len(spans))
+    for row, (start, end, run) in enumerate(spans):
+        colour = STATES.get(run.state, GREY)
+        panel.barh(row, max(end - start, 1) / unit, left=(start - first) / unit, color=colour, height=0.72)
+    panel.set_yticks(range(len(spans)), [short(run.name, 44) for *_, run in spans], fontsize=7, parse_math=False)
+    panel.set_ylim(len(spans) - 0.4, -0.6)
+    panel.set_xlabel(f"{name} since the first start")
+    panel.grid(axis="y", visible=False)
+    for state in dict.fromkeys(run.state for *_, run in spans):
+        panel.barh(0, 0, color=STATES.get(state, GREY), label=state)  # for the legend alone
+    panel.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def _trade_off(comparison: Comparison, cost: Callable[[Run], float], label: str) -> "Figure | None":
+    """Each setting's metric against a cost, and the front of those that no other beats in both."""
+    scored = [
+        (setting.mean(cost), setting.mean(lambda run: run.score(comparison.metric))) for setting in comparison.settings
+    ]
+    points = sorted((cost, -comparison.sign * score) for cost, score in scored if math.isfinite(cost) and cost > 0)
+    if len({cost for cost, _ in points}) < 2 or len(points) < 3:
+        return None
+    figure, [panel] = panels(1, 6.4, 4)
+    costs, scores = np.array(points).T
+    scores *= -comparison.sign
+    front = scores * comparison.sign >= np.maximum.accumulate(scores * comparison.sign)
+    panel.plot(costs, scores, "o", color=GREY, markersize=5, label="a setting")
+    panel.step(costs[front], scores[front], where="post", color=COLOURS[0], marker="o", label="Pareto front")
+    if costs[-1] > 10 * costs[0]:
+        panel.set_xscale("log")
+    panel.set_xlabel(label)
+    panel.set_ylabel(comparison.metric)
+    panel.legend(frameon=False)
+    return figure
+
+
+PLOTS: Final[dict[str, Callable[[Comparison], "Figure | None"]]] = {
+    "history_plots.png": draw_history,
+    "response_plots.png": draw_responses,
+    "heat_map.png": draw_heat_map,
+    "best_so_far.png": draw_best_so_far,
+    "metric_against_time.png": draw_against_time,
+    "metric_against_size.png": draw_against_size,
+    "parallel_coordinates.png": draw_parallel,
+    "timeline.png": draw_timeline,
+}
+
+
+# --- what they share -------------------------------------------------------------------------------------------------
+
+
+def _varied(comparison: Comparison) -> list[str]:
+    """The parameters of which finished settings have more than one value."""
+    seen = {name: {canonical(setting.values[name]) for setting in comparison.settings} for name in comparison.names}
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _legend(setting: Setting) -> str:
+    values = ", ".join(f"{name} {brief(value)}" for name, value in setting.values.items())
+    seeds = len({run.seed for run in setting.runs})
+    return short(values or setting.runs[0].name, 60) + (f" ({seeds} seeds)" if seeds > 1 else "")
+
+
+def _limit(panel: "Axes", curves: list[np.ndarray]) -> None:
+    """Keeps runs that went astray from pressing the best ones flat."""
+    values = np.concatenate(curves) if curves else np.array([])
+    values = values[np.isfinite(values)]
+    if len(values) and (span := float(np.ptp(values))) > 0:
+        low, high = panel.get_ylim()
+        panel.set_ylim(max(low, float(values.min()) - span), min(high, float(values.max()) + span))
+
+
+def _seconds(run: Run) -> float:
+    return run.seconds
+
+
+def _time(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,139 @@
+"""The pictures: which are drawn of what, that they hold what they should, and that their bytes are stable."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search.collect import collect
+from search.figures import Scale, over_seeds, short, time_unit
+from search.plots import PLOTS, draw_best_so_far, draw_heat_map, draw_history, write_plots
+from tests.search.folders import experiment, grid
+from utils import UserError
+
+
+def names(paths):
+    return {path.name for path in paths}
+
+
+def test_of_a_grid(tmp_path):
+    grid(tmp_path)
+    written = write_plots(tmp_path)
+    assert names(written) == {
+        "history_plots.png", "response_plots.png", "heat_map.png", "best_so_far.png", "timeline.png"
+    }  # fmt: skip
+    for path in written:
+        image = Image.open(io.BytesIO(path.read_bytes()))
+        picture = np.asarray(image.convert("L"))
+        assert min(picture.shape) > 200
+        assert 0.01 < (picture < 250).mean() < 0.9
+        assert not image.info.keys() - {"dpi"}
+
+
+def test_of_many_parameters(tmp_path):
+    random = np.random.default_rng(0)
+    for i in range(12):
+        values = {
+            "learning_rate": float(10 ** random.uniform(-5, -1)),
+            "ps": i / 20,
+            "arch": ["conv", "deep$x^2$"][i % 2],
+        }
+        folder = experiment(tmp_path / f"t{i}", values, 0.5 + i / 40, epochs=1 + i % 3, minutes=i)
+        (folder / "net_summary.txt").write_text(f"{1000 ** (1 + i % 2)} parameters")
+    assert names(write_plots(tmp_path)) == set(PLOTS) - {"heat_map.png"}
+
+
+def test_the_same_folders_give_the_same_bytes(tmp_path):
+    grid(tmp_path, seeds=2, epochs=2)
+    before = {path: path.read_bytes() for path in write_plots(tmp_path)}
+    assert {path: path.read_bytes() for path in write_plots(tmp_path)} == before
+
+
+def test_what_no_longer_makes_sense_is_removed(tmp_path):
+    grid(tmp_path, seeds=1, epochs=2)
+    assert (tmp_path / "heat_map.png") in write_plots(tmp_path)
+    experiment(tmp_path / "other", {"learning_rate": 0.1, "ps": 0.5, "wd": 0.1})
+    write_plots(tmp_path)
+    assert not (tmp_path / "heat_map.png").exists()
+
+
+@pytest.mark.parametrize("state", ["queued", "failed", "running"])
+def test_before_anything_has_finished(tmp_path, state):
+    experiment(tmp_path / "a", {"ps": 0.1}, state=state, epochs=0)
+    experiment(tmp_path / "b", {"ps": 0.2}, state=state, epochs=3)
+    expected = set() if state == "queued" else {"history_plots.png", "timeline.png"}
+    assert names(write_plots(tmp_path)) == expected
+
+
+def test_a_single_run(tmp_path):
+    experiment(tmp_path / "名前 $x$ _", searched=False, epochs=1)
+    assert names(write_plots(tmp_path)) == {"history_plots.png"}
+
+
+def test_numbers_that_are_missing(tmp_path):
+    for i in range(5):
+        folder = experiment(tmp_path / f"{i}", {"ps": i / 10, "wd": i / 100, "arch": f"a{i}"}, 0.8, epochs=3)
+        history = json.loads((folder / "history.json").read_text())
+        for row in history["epochs"][: i + 1]:
+            row["train"]["accuracy"] = row["valid"]["accuracy"] = row["valid"]["loss"] = None
+        (folder / "history.json").write_text(json.dumps(history))
+    assert write_plots(tmp_path)
+
+
+def test_bands_over_seeds(tmp_path):
+    grid(tmp_path, seeds=3, epochs=4)
+    [comparison] = collect(tmp_path)
+    panel = draw_history(comparison).axes[0]
+    best = np.mean([run.valid["accuracy"] for run in comparison.settings[0].runs], axis=0)
+    assert any(np.allclose(line.get_ydata(), best) for line in panel.lines)
+    assert len(panel.collections) == 6
+
+
+def test_the_best_so_far(tmp_path):
+    for i, quality in enumerate((0.7, 0.9, 0.8)):
+        experiment(tmp_path / f"{i}", {"ps": i / 10}, quality, minutes=i)
+    [comparison] = collect(tmp_path)
+    points, steps = draw_best_so_far(comparison).axes[0].lines
+    first, second, third = points.get_ydata()
+    assert list(steps.get_ydata()) == [first, second, second, second]
+    assert third < second
+    assert list(points.get_xdata()) == [5, 10, 15]
+
+
+def test_the_heat_map_lies_right(tmp_path):
+    grid(tmp_path, seeds=1)
+    [comparison] = collect(tmp_path)
+    cells = draw_heat_map(comparison).axes[0].images[0].get_array()
+    assert cells.shape == (3, 2)
+    assert np.unravel_index(cells.argmax(), cells.shape) == (1, 0)  # learning_rate 0.001, ps 0.25
+
+
+def test_a_metric_that_was_not_measured(tmp_path):
+    grid(tmp_path, seeds=1)
+    with pytest.raises(UserError, match='did you mean "accuracy"'):
+        write_plots(tmp_path, "acuracy")
+    assert write_plots(tmp_path, "loss")
+
+
+def test_scales():
+    rates = Scale([0.1, 0.001, 0.01, 0.01])
+    assert rates.log
+    assert [rates.share(rank) for rank in range(3)] == pytest.approx([0, 0.5, 1])
+    assert not Scale([0.25, 0.5, 0.75]).log
+    assert not Scale([0, 0.001, 0.1]).log
+    names = Scale(["b", [1, 2], "a", None])
+    assert not names.numeric
+    assert names.rank("a") + 1 == names.rank("b")
+    assert Scale([3]).share(0) == 0
+    assert len(Scale([10.0**-i for i in range(30)]).ticks()) == 7
+
+
+def test_small_things():
+    means, spread = over_seeds([np.array([1.0, 2.0, 3.0]), np.array([3.0])])
+    assert means.tolist() == [2, 2, 3]
+    assert spread.tolist() == [pytest.approx(math.sqrt(2)), 0, 0]
+    assert short("abcdefghij", 7) == "abc…hij"
+    assert [time_unit(seconds)[1] for seconds in (10, 300, 9000)] == ["seconds", "minutes", "hours"]
