@@ -116,8 +116,10 @@ def curve(panel: "Axes", values: np.ndarray, colour: str, **style: Any) -> None:
 
 def outer_legend(figure: "Figure", panel: "Axes", title: str) -> None:
     """A legend below the panels, whose texts mean nothing but themselves."""
-    handles, labels = (entries[::-1] for entries in panel.get_legend_handles_labels())  # the best is drawn last
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, title=title, fontsize=8)
+    handles, labels = panel.get_legend_handles_labels()  # the best is drawn last, and named first
+    legend = figure.legend(
+        handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False, title=title, fontsize=8
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
 
