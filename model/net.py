@@ -17,7 +17,7 @@ from model import backbones, heads, pretrained, small_nets
 from model.backbones import Backbone
 from model.pretrained import Statistics
 from model.weights_file import first_line
-from utils import UserError, did_you_mean
+from utils import UserError, did_you_mean, printable
 
 # To add a net: a function here; or, without a change to the repository, a net.py in the experiment's folder.
 ARCHS: Final[dict[str, Callable[[Params, int], nn.Module]]] = {
@@ -133,23 +133,27 @@ def _output_shape(net: nn.Module, params: Params) -> tuple[int, ...] | None:
 
 def _own_net(params: Params, num_classes: int, model_dir: Path | None) -> Backbone:
     if model_dir is None or not (path := Path(model_dir) / NET).is_file():
-        raise UserError(f"{Path(model_dir or '.') / NET}: no such file, but arch is {NET}")
+        raise UserError(f"{_shown(Path(model_dir or '.') / NET)}: no such file, but arch is {NET}")
     try:
         build = getattr(_module(path), "build_net", None)
         if not callable(build):
-            raise UserError(f"{path}: it must define build_net(params, num_classes)")
+            raise UserError(f"{_shown(path)}: it must define build_net(params, num_classes)")
         net = build(params, num_classes)
         if not isinstance(net, nn.Module):
-            raise UserError(f"{path}: build_net must return an nn.Module, got {type(net).__name__}")
+            raise UserError(f"{_shown(path)}: build_net must return an nn.Module, got {type(net).__name__}")
         shape = _output_shape(net, params)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{path}{_line(path, error)}: {type(error).__name__}: {first_line(error)}") from error
+        raise UserError(f"{_shown(path)}{_line(path, error)}: {type(error).__name__}: {first_line(error)}") from error
     if shape != (2, num_classes):
         got = "no tensor" if shape is None else f"shape {shape}"
-        raise UserError(f"{path}: for 2 images its net must give logits of shape {(2, num_classes)}, got {got}")
+        raise UserError(f"{_shown(path)}: for 2 images its net must give logits of shape {(2, num_classes)}, got {got}")
     return _plain(net, num_classes)
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))
 
 
 def _module(path: Path) -> ModuleType:

@@ -26,16 +26,16 @@ def read_state(path: Path) -> State:
         UserError: naming the file, when it is missing, damaged, or holds anything else.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{printable(str(path))}: no such file")
     try:
         return _cleaned(_read(path))
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path}: holds more than tensors, or is damaged; only a state dict is loaded, as "
+            f"{printable(str(path))}: holds more than tensors, or is damaged; only a state dict is loaded, as "
             "torch.save(net.state_dict(), …) writes it"
         ) from error
     except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"{path}: is not a readable weights file ({first_line(error)})") from error
+        raise UserError(f"{printable(str(path))}: is not a readable weights file ({first_line(error)})") from error
 
 
 def _read(path: Path) -> Any:

@@ -1,11 +1,11 @@
 """The confusion matrix, as numbers and as a picture."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from reports.tables import csv_bytes
+from training.curves import png_bytes
 from utils import printable
 
 LARGEST_WITH_NUMBERS = 25  # classes; beyond it the cells are too small for figures
@@ -47,6 +47,4 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
             shade = "white" if shares[row, column] > 0.5 else "black"
             panel.text(column, row, str(matrix[row, column]), ha="center", va="center", color=shade, fontsize=9)
     figure.colorbar(picture, ax=panel, label="share of the true class", shrink=0.8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return png_bytes(figure)

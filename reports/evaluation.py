@@ -164,7 +164,7 @@ def _write_reports(
     if labels.ndim == 1:
         matrix = confusion_matrix(predictions(logits, False), labels, len(classes))
         folder.write(f"{where}/confusion_matrix.csv", confusion_csv(matrix, classes))
-        title = f"{folder.path.name}: {question.split}, {question.weights} weights"
+        title = f"{printable(folder.path.name)}: {question.split}, {question.weights} weights"
         folder.write(f"{where}/confusion_matrix.png", confusion_figure(matrix, classes, title))
 
 

@@ -22,7 +22,7 @@ from training.averaging import EMA, LastEpochs
 from training.early_stopping import make_early_stopping
 from training.loop import Parts
 from training.machine import Machine
-from utils import UserError
+from utils import UserError, printable
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine)
     num_classes = len(data.classes)
     if params.n_clas not in (None, num_classes):
         raise UserError(
-            f"n_clas is {params.n_clas}, but {data.root} has {num_classes} classes: {', '.join(data.classes)}"
+            f"n_clas is {params.n_clas}, but {printable(str(data.root))} has {num_classes} classes: "
+            f"{printable(', '.join(data.classes))}"
         )
     torch.manual_seed(params.seed)  # the net's first weights
     built = build_net(params, num_classes, folder.path)

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,15 @@ def plot_history(history: dict[str, Any], title: str) -> bytes:
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     draw_history(figure, history, title)
+    return png_bytes(figure)
+
+
+def png_bytes(figure: "Figure") -> bytes:
+    """A figure as a PNG; letters that its font lacks are drawn as boxes, without a warning for each."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 

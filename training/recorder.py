@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from images.folder import Split
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from config import run_folder
 from config.run_folder import RunFolder
+from images.folder import Split
 from model.metric import greater_is_better
 from training import checkpoint
 from training.checkpoint import Progress
 from training.curves import plot_history, show_history
 from training.evaluation import Predictions
 from training.signals import Signals
-from utils import Interrupted, log, read_json
+from utils import Interrupted, log, printable, read_json
 
 
 class Learns(Protocol):
@@ -87,7 +87,7 @@ class Recorder:
         if self.signals.received is not None:
             raise Interrupted(
                 self.signals.received,
-                f"{self.folder.path}: stopped in epoch {state.epoch + 1}; the same command goes on",
+                f"{self.folder}: stopped in epoch {state.epoch + 1}; the same command goes on",
             )
 
     def epoch_end(self, state: Progress) -> None:
@@ -121,8 +121,9 @@ class Recorder:
                 self.keep_weights("best", state.best["weights"], best_epoch, state.best["metrics"])
                 self.folder.write(run_folder.PREDICTIONS_VALID, self._predictions(state.best))
         if state.history["epochs"] and self._published[0] != state.epoch:
-            self.folder.write(run_folder.HISTORY_FIGURE, plot_history(state.history, self.folder.path.name))
-            show_history(state.history, self.folder.path.name)
+            title = printable(self.folder.path.name)
+            self.folder.write(run_folder.HISTORY_FIGURE, plot_history(state.history, title))
+            show_history(state.history, title)
         self._published = (state.epoch, best_epoch)
 
     def keep_weights(self, kind: str, weights: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:

@@ -237,7 +237,8 @@ def _refuse_changes(folder: RunFolder, before: dict[str, Any], origin: dict[str,
     if before["classes"] != origin["classes"]:
         changed.append(f"classes: {', '.join(before['classes'])} -> {', '.join(origin['classes'])}")
     elif before["images"] != origin["images"]:
-        changed.append(f"images: {before['images']} -> {origin['images']}")
+        counts = [(split, count, origin["images"][split]) for split, count in before["images"].items()]
+        changed.append("images: " + ", ".join(f"{split} {was} -> {now}" for split, was, now in counts if was != now))
     elif before["fingerprint"] != origin["fingerprint"]:
         changed.append("images: as many as before, but not the same names and contents")
     if changed:
