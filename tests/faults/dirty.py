@@ -1,8 +1,11 @@
 """A small data folder to spoil, and a training on it whose every word is looked at."""
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +18,16 @@ from tests.images.test_read import smooth
 from tests.training.runs import experiment
 
 QUICK = {"im_sz": 8, "num_epochs": 1, "average_epochs": 1, "layer_groups": 1}
+
+
+def run(program: ModuleType, path: Path, data: Path, *options: str) -> tuple[int, str]:
+    """Exit code of train.py or evaluate.py, and what a person sees: no traceback, no control character."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        code: int = program.main(["--data_dir", str(data), "--model_dir", str(path), *options])
+    assert "Traceback" not in shown.getvalue()
+    assert [line for line in shown.getvalue().splitlines() if not line.isprintable()] == []
+    return code, shown.getvalue()
 
 
 class Ended(NamedTuple):

@@ -1,7 +1,5 @@
 """Damaged files of an experiment: always noticed when read, and written anew where the checkpoint knows them."""
 
-import contextlib
-import io
 import json
 import shutil
 from collections import Counter
@@ -14,6 +12,7 @@ import train
 from config import run_folder
 from config.run_folder import CHECKPOINT, CHECKPOINT_PREVIOUS, MANIFEST, STATUS, TEST_LOG, TRAINED, RunFolder
 from tests.faults.damage import KINDS, damaged
+from tests.faults.dirty import run
 from tests.training.runs import experiment, outcome
 from tests.training.test_run import interrupt_at
 from training import checkpoint
@@ -37,15 +36,6 @@ def quick():
         patch.setattr("training.environment.SOURCES", ())
         patch.setattr("training.environment._git", lambda *_: None)
         yield
-
-
-def run(program, path, data, *options):
-    """Exit code and what a person sees, in order."""
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-        code = program.main(["--data_dir", str(data), "--model_dir", str(path), *options])
-    assert "Traceback" not in shown.getvalue()
-    return code, shown.getvalue()
 
 
 @pytest.fixture(scope="module")
