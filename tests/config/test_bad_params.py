@@ -102,7 +102,7 @@ BAD_PARAMETERS = [  # each follows `{"arch": "conv",` on the first line of a fil
     ('"ps": 1', "ps is 1; it must be a number at least 0 and below 1"),
     ('"div_factor": 1', "div_factor is 1; it must be a number above 1"),
     ('"pct_start": 0', "pct_start is 0; it must be a number above 0 and below 1"),
-    ('"crop_fraction": 1.1', "crop_fraction is 1.1; it must be a number above 0 and at most 1"),
+    ('"crop_fraction": 1.1', "crop_fraction is 1.1; it must be a number from 0.1 to 1"),
     ('"precision": "fp61"', '"auto", "fp32", "bf16" or "fp16"; did you mean "fp16"?'),
     ('"freeze": 1', 'freeze is 1; it must be "none", "body" or "gradual"'),
     ('"channels": true', "channels is true; it must be 1 or 3"),

@@ -21,7 +21,7 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("ps", 0, -1e-9),
     ("ps", 0.999, 1),
     ("crop_fraction", 1, 1.001),
-    ("crop_fraction", 1e-9, 0),
+    ("crop_fraction", 0.1, 0.09),
     ("max_megapixels", 1e-3, 0),
     ("mixup", 0, -1e-9),
     ("cutmix", 0, -1e-9),
