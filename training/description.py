@@ -5,7 +5,6 @@ import pickle
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,16 +22,30 @@ from utils import log, printable, to_json
 
 
 def describe(
-    folder: RunFolder, data_dir: Path, data: DataFolder, fingerprint: str, built: Built, machine: Machine
+    folder: RunFolder,
+    data: DataFolder,
+    left_out: dict[str, str],
+    fingerprint: str,
+    built: Built,
+    machine: Machine,
 ) -> dict[str, bytes]:
-    """The files that say what a run is made of, by name; says the most important of it in the log too."""
+    """The files that say what a run is made of, by name; says the most important of it in the log too.
+
+    Args:
+        folder: the experiment; its own net.py is kept too.
+        data: what it trains on.
+        left_out: images without a readable header, and why.
+        fingerprint: of the data.
+        built: the parts and the parameters in force.
+        machine: what it runs on.
+    """
     params, train, valid = built.params, built.parts.train, built.parts.valid
     counts = {name: len(split.paths) for name, split in data.splits.items()}
     about_data = {
-        "folder": str(data_dir),
+        "folder": str(data.root),
         "fingerprint": fingerprint,
         "images": counts,
-        "undecodable": dict([*train.store.dropped, *valid.store.dropped]),
+        "left_out": left_out | dict(train.store.dropped) | dict(valid.store.dropped),
         "classes": list(data.classes),
         "multi_label": data.multi_label,
     }
@@ -40,7 +53,7 @@ def describe(
     summary = summarise(built.parts.net, input_shape(params), built.groups)
     log.info("%s", summary)
     images = ", ".join(f"{count} {name}" for name, count in counts.items())
-    log.info("%s: %s images of %d classes", printable(str(data_dir)), images, len(data.classes))
+    log.info("%s: %s images of %d classes", printable(str(data.root)), images, len(data.classes))
     log.info("%s on %s, %s, %s, %d threads", params.arch, machine.device, machine.precision, machine.memory_format,
              machine.threads)  # fmt: skip
     return {

@@ -140,7 +140,7 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool, signals
         raise UserError(f"{folder}: holds results but no checkpoint; --overwrite trains anew and keeps them aside")
     built = build(params, folder, data, machine)
     if before is None:
-        files = describe(folder, data_dir, data, origin["fingerprint"], built, machine)
+        files = describe(folder, data, dict(skipped), origin["fingerprint"], built, machine)
         origin["files"] = pack(files)
     else:
         files, origin["files"] = unpack(before["files"]), before["files"]

@@ -109,9 +109,10 @@ def test_bad_files_are_left_out_and_counted(data, trained, cache):
         mentions = [line for line in ended.out.splitlines() if f"train/bee/bad{number:02}.jpg" in line]
         assert len(mentions) == 1
         assert reason in mentions[0]
-    undecodable = ended.about["undecodable"]
-    assert len(undecodable) == FOUND_BY_DECODING + 1
-    assert all(reason.startswith("cannot be decoded (") for reason in undecodable.values())
+    left_out = ended.about["left_out"]
+    assert len(left_out) == len(BAD) + 1
+    for number, (_, reason) in enumerate(BAD.values()):
+        assert left_out[f"train/bee/bad{number:02}.jpg"].startswith(reason)
     assert ended.about["images"] == {"train": 8 + FOUND_BY_DECODING, "valid": 4 + 1}
     by_header = len(BAD) - FOUND_BY_DECODING
     assert f"{data}: {by_header} images have no readable header and are left out" in ended.out
@@ -265,7 +266,7 @@ def test_a_file_that_changes_between_header_and_decoding(data, trained, monkeypa
     ended = trained(data, cache=cache, skip_bad=skip_bad)
     if skip_bad:
         assert ended.code == 0, ended.err
-        assert expected in ended.about["undecodable"]["train/bee/1.png"]
+        assert expected in ended.about["left_out"]["train/bee/1.png"]
     else:
         assert ended.code == 2
         assert ended.err.startswith(f"{path}: ")
