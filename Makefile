@@ -25,11 +25,11 @@ demo: $(VENV)/stamp data/digits  ## set up, train experiments/digits, evaluate i
 	$(RUN) evaluate.py --data_dir data/digits --model_dir experiments/digits
 	@echo "learning curves: experiments/digits/train_history.png"
 
-test: $(VENV)/stamp  ## set up and run the tests on every core, slow ones too
-	$(RUN) -m pytest -n auto --dist worksteal -m "not campaign"
+test: $(VENV)/stamp  ## set up and run the tests, slow ones too
+	$(RUN) -m pytest -m "not campaign"
 
 test-fast: $(VENV)/stamp  ## the tests that take at most seconds each
-	$(RUN) -m pytest -n auto --dist worksteal -m "not campaign and not slow"
+	$(RUN) -m pytest -m "not campaign and not slow"
 
 campaign: $(VENV)/stamp  ## the full counts behind docs/, by hand: hours
 	$(RUN) -m pytest -m campaign
