@@ -170,6 +170,18 @@ def write_atomic(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, where there is none.
+
+    Raises:
+        TrainingFault: naming the folder and the space left.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingFault(_write_failure(path, 0, error)) from error
+
+
 def keep_previous(path: Path, previous: Path) -> None:
     """Gives the file a second name, replacing what had that name, before the file itself is written anew."""
     if not path.is_file():

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from utils import BusyError, UserError, printable, read_json, to_json, write_atomic
+from utils import BusyError, UserError, make_folder, printable, read_json, to_json, write_atomic
 
 PARAMS: Final = "params.json"
 PARAMS_RESOLVED: Final = "params_resolved.json"
@@ -104,7 +104,7 @@ class RunFolder:
         digests = dict(self.digests())
         for name, data in files.items():
             target = self.path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             digests[name] = write_atomic(target, data)
         if digests != self.digests():
             write_atomic(self.path / MANIFEST, _manifest(digests))

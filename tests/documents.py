@@ -18,14 +18,12 @@ from typing import NamedTuple
 
 import include
 
-DOCUMENTS = [
-    include.ROOT / "README.md",
-    *sorted((include.ROOT / "docs").glob("*.md")),
-    include.ROOT / "data/README.md",
-    include.ROOT / "experiments/README.md",
-    include.ROOT / "CONTRIBUTING.md",
+DOCUMENTS = sorted(path for pattern in ("*.md", "[!.]*/README.md", "docs/*.md") for path in include.ROOT.glob(pattern))
+# Those whose commands are run, in this order, one after the other in one copy.
+TUTORIAL = [
+    include.ROOT / name for name in ("README.md", "docs/data.md", "docs/fine_tuning.md", "docs/experiment_folder.md")
 ]
-SECONDS = 300  # that a command may take
+SECONDS = 900  # that a command may take
 
 _BLOCK = re.compile(
     r"(?:^<!-- file: (?P<file>\S+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

@@ -8,12 +8,14 @@ from typing import NamedTuple
 import pytest
 
 import include
-from tests.documents import DOCUMENTS, agree, blocks, copy_tree, run, steps
+from config.load import load_params
+from tests.documents import DOCUMENTS, TUTORIAL, agree, blocks, copy_tree, run, steps
+from training.catalogues import catalogues
 from training.reference import PAGE, reference
 
 SCRIPTS = sorted(path for path in include.ROOT.glob("*.py") if path.stem not in ("include", "utils"))
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
-FILE = re.compile(r"`([\w.<>/-]+(?:\.(?:py|json|png|npz|md|csv|txt|pt|pkl|log|safetensors|diff|toml|lock)|/))`")
+FILE = re.compile(r"`([\w./-]+(?:\.(?:py|json|png|npz|md|csv|txt|pt|pkl|log|safetensors|diff|toml|lock)|/))`")
 
 
 def name_of(document: Path) -> str:
@@ -51,10 +53,18 @@ def test_options_exist(capsys):
     assert named - known <= {"--group"}  # pip's
 
 
+def test_examples_of_params_are_valid(tmp_path):
+    examples = [block.text for document in DOCUMENTS for block in blocks(document) if '"arch"' in block.text]
+    assert len(examples) >= 5
+    for example in examples:
+        (tmp_path / "params.json").write_text(example, encoding="utf-8")
+        load_params(tmp_path / "params.json", catalogues=catalogues())
+
+
 def test_pictures_are_small():
     for picture in (include.ROOT / "docs").glob("*.png"):
         assert picture.stat().st_size < 60_000
-        assert f"docs/{picture.name}" in DOCUMENTS[0].read_text(encoding="utf-8")
+        assert any(f"{picture.name})" in document.read_text(encoding="utf-8") for document in DOCUMENTS)
 
 
 def test_agreement_sees_differences():
@@ -90,7 +100,7 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ran(copy):
     found, code = [], 0
-    for document in DOCUMENTS:
+    for document in TUTORIAL:
         for block in blocks(document):
             if block.file:
                 (copy / block.file).parent.mkdir(parents=True, exist_ok=True)
@@ -117,10 +127,19 @@ def test_every_command_ends_well_unless_its_exit_code_is_shown(ran):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", [*TUTORIAL, include.ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_every_file_named_is_there(document, ran, copy):
     """In the repository, or among what the commands made."""
     there = {"/".join(path.parts[-depth:]) for path in copy.rglob("*") for depth in range(1, 5)}
     there |= {f"{name}/" for name in there}
-    named = set(FILE.findall(prose(document)))
-    assert {name for name in named if "<" not in name} <= there
+    assert set(FILE.findall(prose(document))) <= there
+
+
+@pytest.mark.slow
+def test_every_file_of_an_experiment_is_explained(ran, copy):
+    text = (include.ROOT / "docs/experiment_folder.md").read_text(encoding="utf-8")
+    results = {
+        path.name for path in (copy / "experiments/digits").iterdir() if not path.name.startswith((".", "before-"))
+    }
+    assert len(results) > 20
+    assert {name for name in results if f"`{name}`" not in text and f"`{name}/`" not in text} <= {"report"}

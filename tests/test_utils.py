@@ -207,6 +207,17 @@ def test_a_write_flushes_file_and_folder_in_order(tmp_path: Path, monkeypatch: p
     assert calls == ["file", "replace", "folder"]
 
 
+def test_make_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        utils.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        TrainingFault, match=r"file: cannot be written \(File exists\); it needs 0\.0 MB, \d+\.\d MB free$"
+    ):
+        utils.make_folder(tmp_path / "file")
+
+
 def test_write_into_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TrainingFault, match=r"cannot be written \(No such file or directory\).*free space unknown"):
         write_atomic(tmp_path / "no" / "a", b"")

@@ -1,0 +1,159 @@
+"""Killed at every call that changes a file, and continued by the same command: the same outcome."""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+from tests.faults.server import Plant
+from tests.faults.trials import differences, fresh, names, sample
+
+# Disk cache, moving average, averages of epochs, an early stop after epoch 2 of 3, and plots.
+PARAMS = {
+    "cache": "disk",
+    "ema_decay": 0.9,
+    "early_stopping": {"patience": 1, "monitor_metric": "accuracy", "min_delta": 1},
+    "scheduler": "constant",
+}
+FEW: Plant = ("few_sources", {})
+NO_DRAWING: Plant = ("no_drawing", {})
+FLOOR, FLOOR_OF_SAMPLE = 60, 25
+
+pytestmark = pytest.mark.campaign
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, data, place):
+    """The finished run, and the labels of its boundaries."""
+    path = fresh(place / "undisturbed", **PARAMS)
+    without_cache(data)
+    ended = server.train(
+        path, data, plants=[FEW, ("boundaries", {"roots": roots(path, data), "note": str(place / "noted")})]
+    )
+    assert ended.code == 0, ended.err
+    labels = json.loads((place / "noted").read_text())
+    assert json.loads((path / "history.json").read_text())["stop"], "it should have stopped early"
+    yield path, labels
+    shutil.rmtree(path)
+
+
+def roots(path, data):
+    return {"run": str(path), "data": str(data)}
+
+
+def without_cache(data):
+    shutil.rmtree(data / ".cache", ignore_errors=True)
+
+
+class Harness:
+    def __init__(self, server, data, place, undisturbed):
+        self.server, self.data, self.path = server, data, place / "killed"
+        self.reference, self.labels = undisturbed
+        self.killed = Counter()
+        self.wrong = []
+
+    def kill_at(self, number, lost="", flushing=True, plants=(FEW, NO_DRAWING)):
+        """Kills at a boundary, continues, and notes what is wrong then."""
+        fresh(self.path, **PARAMS)
+        without_cache(self.data)
+        arguments = {"roots": roots(self.path, self.data), "number": number, "lost": lost, "flushing": flushing}
+        killed = self.server.train(self.path, self.data, plants=[*plants, ("killed_at", arguments)])
+        label = self.labels[number - 1]
+        assert (killed.code, killed.out.endswith(label)) == (-9, True), f"{label}: {killed}"
+        self.killed[lost or "process"] += 1
+        ended = self.server.train(self.path, self.data, plants=plants)
+        if ended.code != 0 and "already finished" not in ended.err:
+            found = [f"exit code {ended.code}: {ended.err}"]
+        else:
+            found = differences(self.path, self.reference)
+            found += [name for name in names(self.data) if "building" in name or "dossier-" in name]
+        self.wrong += [f"{number} {lost} {label}: {difference}" for difference in found]
+
+
+@pytest.fixture
+def harness(server, data, place, undisturbed):
+    return Harness(server, data, place, undisturbed)
+
+
+def test_the_run_has_all_kinds_of_boundaries(undisturbed, say):
+    _, labels = undisturbed
+    assert len(labels) >= FLOOR
+    touched = {label.split(" ")[-1] for label in labels}
+    for name in ("checkpoint.pt", "checkpoint.prev.pt", "manifest.json", "history.json", "train_history.png",
+                 "weights_best.safetensors", "weights_averaged.safetensors", "status.json"):  # fmt: skip
+        assert f"run/{name}" in touched
+    assert {name.split("/")[-1] for name in touched if name.startswith("data/")} >= {"pixels.bin", "store.json"}
+    say(f"write boundaries of the run: {len(labels)}")
+
+
+def test_killed_at_some_boundaries(harness, say):
+    for number in sample(harness.labels, 26):
+        harness.kill_at(number)
+    say(f"write boundaries: {harness.killed.total()} killed, {len(harness.wrong)} different")
+    assert harness.killed.total() >= FLOOR_OF_SAMPLE
+    assert not harness.wrong, "\n".join(harness.wrong)
+
+
+@pytest.mark.parametrize("lost", ["data", "names"])
+def test_power_fails_at_some_boundaries(harness, lost, say):
+    for number in sample(harness.labels, 4):
+        harness.kill_at(number, lost)
+    say(f"power cuts, {lost} lost: {harness.killed.total()}, {len(harness.wrong)} different")
+    assert not harness.wrong, "\n".join(harness.wrong)
+
+
+def test_a_program_that_does_not_flush_is_found_out(harness):
+    harness.kill_at(len(harness.labels), "data", flushing=False)
+    assert harness.wrong
+
+
+@pytest.mark.campaign
+def test_killed_at_every_boundary(harness, say):
+    for number in range(1, len(harness.labels) + 1):
+        harness.kill_at(number, plants=(FEW,))
+    say(f"write boundaries: {harness.killed.total()} killed, {len(harness.wrong)} different")
+    assert harness.killed.total() >= FLOOR
+    assert not harness.wrong, "\n".join(harness.wrong)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("lost", ["data", "names"])
+def test_power_fails_at_every_boundary(harness, lost, say):
+    for number, label in enumerate(harness.labels, 1):
+        if "/code/" not in label:
+            harness.kill_at(number, lost)
+    say(f"power cuts, {lost} lost: {harness.killed.total()}, {len(harness.wrong)} different")
+    assert harness.killed.total() >= FLOOR
+    assert not harness.wrong, "\n".join(harness.wrong)
+
+
+# --- --overwrite -----------------------------------------------------------------------------------------------------
+
+
+def contents(path):
+    """sha256 of all files below a folder but the lock."""
+    files = (p for p in path.rglob("*") if p.is_file() and p.name != ".lock")
+    return Counter(hashlib.sha256(p.read_bytes()).hexdigest() for p in files)
+
+
+def test_killed_while_results_are_moved_aside_none_is_lost(server, data, place, undisturbed, say):
+    reference, _ = undisturbed
+    path, note = place / "overwritten", place / "noted"
+    before = contents(reference)
+
+    def overwrite(plant, arguments):
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(reference, path)
+        plants = [FEW, NO_DRAWING, (plant, {"roots": roots(path, data)} | arguments)]
+        ended = server.train(path, data, "--overwrite", plants=plants)
+        assert before <= contents(path)
+        return ended.code
+
+    assert overwrite("boundaries", {"note": str(note)}) == 0
+    moves = [number for number, label in enumerate(json.loads(note.read_text()), 1) if "run/before" in label]
+    assert len(moves) >= 20
+    for number in moves:
+        assert overwrite("killed_at", {"number": number}) == -9
+    say(f"killed while results are moved aside: {len(moves)}, none lost")
