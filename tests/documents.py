@@ -105,10 +105,12 @@ def run(step: Step, folder: Path, previous: int) -> tuple[int, str]:
         previous: the exit code of the command before, for `echo $?`.
     """
     hidden = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a `make test`: a person's make knows nothing of it
+    kept = {name: value for name, value in os.environ.items() if name not in outer}
     path = {"PATH": f"{folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"}
     before, keys, _ = step.shown.partition("^C\n")
     with subprocess.Popen(
-        ["bash", "-c", f"(exit {previous})\n{step.command}"], cwd=folder, env=os.environ | hidden | path,
+        ["bash", "-c", f"(exit {previous})\n{step.command}"], cwd=folder, env=kept | hidden | path,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         timer = threading.Timer(SECONDS, os.killpg, (process.pid, signal.SIGKILL))
