@@ -5,14 +5,14 @@ import re
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import include
 from config.space import Combination
 from search import jobs, plan
-from search.launchers import Ended, Environment, Server, ServerLost, threads_per_slot
+from search.launchers import Ended, Environment, Launcher, LauncherLost
 from search.live import Board
 from search.plan import Plan, Trial
 from training.signals import Signals
@@ -20,7 +20,7 @@ from utils import UserError, log
 
 ALIKE: Final = 3  # first failures with one message: the fault is not the trial's
 MOST_IN_VAIN: Final = 10  # times a trial may be killed without getting further
-MOST_SERVERS: Final = 5  # lost servers without a trial that ended in between
+MOST_LOST: Final = 5  # launchers lost without a trial that ended in between
 POLL_SECONDS: Final = 0.5
 BUSY_SECONDS: Final = 1.0  # before a folder that another process trains is looked at again
 
@@ -32,26 +32,30 @@ class Engine:
         search: the plan, laid out.
         data_dir: data/<name>, for every trial.
         slots: the environment of each trial that may run at the same time.
+        launch: makes what starts the trials.
         signals: the requests from outside to stop.
-        spawn: start trials as new programs.
     """
 
     def __init__(
-        self, search: Plan, data_dir: Path, slots: Sequence[Environment], signals: Signals, *, spawn: bool = False
+        self,
+        search: Plan,
+        data_dir: Path,
+        slots: Sequence[Environment],
+        launch: Callable[[], Launcher],
+        signals: Signals,
     ) -> None:
         self.search = search
         self.data_dir = data_dir
+        self.launch = launch
         self.signals = signals
-        self.spawn = spawn
         self.free = list(slots)
-        self.threads = threads_per_slot(len(slots))
         self.pending: deque[Trial] = deque()
         self.running: dict[str, tuple[Trial, Environment]] = {}
         self.not_before: dict[str, float] = {}
         self.in_vain: Counter[str] = Counter()
         self.mark: dict[str, int] = {}
         self.failures: dict[str, str] = {}
-        self.lost = 0  # servers, since a trial ended
+        self.lost = 0  # launchers, since a trial ended
         self.board = Board(search)
 
     def run(self, trials: Sequence[Trial]) -> None:
@@ -67,42 +71,42 @@ class Engine:
             return
         deadline = time.monotonic() + (self.search.settings.hours * 3600 or math.inf)
         while (self.pending or self.running) and not self._over(deadline):
-            server = Server(self.threads, spawn=self.spawn)
+            launcher = self.launch()
             try:
-                self._serve(server, deadline)
-            except ServerLost as error:
+                self._serve(launcher, deadline)
+            except LauncherLost as error:
                 self.lost += 1
-                if self.lost >= MOST_SERVERS:
-                    raise UserError("training.server ended unasked; --spawn goes without it") from error
-                log.warning("training.server was lost; starting it anew")
+                if self.lost >= MOST_LOST:
+                    raise UserError(f"{error}, {self.lost} times; {launcher.remedy}") from error
+                log.warning("%s; starting it anew", error)
                 self._forget_running()
             finally:
-                server.close()
+                launcher.close()
         if self.pending and not self.signals.received:
             log.info("the %g hours are over; the same command goes on", self.search.settings.hours)
 
     def _over(self, deadline: float) -> bool:
         return self.signals.received is not None or time.monotonic() >= deadline
 
-    def _serve(self, server: Server, deadline: float) -> None:
+    def _serve(self, launcher: Launcher, deadline: float) -> None:
         combinations: list[Combination] = []
         for trial in self.pending:
             if trial.combination not in combinations:
                 combinations.append(trial.combination)
-        if not self.spawn and (problems := server.wrong(self.search.parent.params, combinations)):
+        if problems := launcher.wrong(self.search.parent.params, combinations):
             raise UserError("\n".join(problems))
         asked = False
         while self.running or (self.pending and not asked):
             if self._over(deadline) and not asked:
-                server.signal(signal.SIGTERM)
+                launcher.signal(signal.SIGTERM)
                 asked = True
             if not asked:
-                self._fill(server)
-            for ended in server.wait(POLL_SECONDS):
+                self._fill(launcher)
+            for ended in launcher.wait(POLL_SECONDS):
                 self._take_back(ended, asked)
             self.board.show([trial for trial, _ in self.running.values()], len(self.pending))
 
-    def _fill(self, server: Server) -> None:
+    def _fill(self, launcher: Launcher) -> None:
         """Starts trials while there are a free slot and a trial that may be trained now."""
         for _ in range(len(self.pending)):
             if not self.free:
@@ -123,7 +127,7 @@ class Engine:
             slot = self.free.pop(0)
             self.running[trial.name] = trial, slot
             self.mark[trial.name] = jobs.progress_mark(trial.path)
-            server.train(trial.name, ["--data_dir", str(self.data_dir), "--model_dir", str(trial.path)], slot)
+            launcher.train(trial.name, ["--data_dir", str(self.data_dir), "--model_dir", str(trial.path)], slot)
 
     def _take_back(self, ended: Ended, asked: bool) -> None:
         self.lost = 0

@@ -1,4 +1,4 @@
-"""Where trainings run: on this machine, each in a process of its own, started by `python -m training.server`."""
+"""Where trainings run: what starts them, asks how they ended, and can stop them."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import include
 from config.space import Combination
@@ -16,6 +16,7 @@ from utils import UserError
 Environment = dict[str, str]
 
 MOST_CPU_SLOTS: Final = 8  # unless asked for more: each trial takes memory for its images and its net
+LOST: Final = "training.server ended unasked"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -27,19 +28,52 @@ class Ended(NamedTuple):
     errors: str
 
 
-class ServerLost(Exception):
-    """The server is gone, and the trainings with it."""
+class LauncherLost(Exception):
+    """The launcher is gone, and the trainings with it; its text says what is gone."""
+
+
+class Launcher(Protocol):
+    """What starts trainings somewhere. How a training is going, its folder tells."""
+
+    remedy: str  # what a person can do when it is lost again and again
+
+    def wrong(self, params: Path, combinations: Sequence[Combination]) -> list[str]:
+        """What is wrong with the trials of a search, as far as only torch knows it; none where it cannot tell."""
+
+    def train(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Starts train.py with these arguments, or has it started soon."""
+
+    def signal(self, number: int) -> None:
+        """Sends every training a signal; those that have not begun do not begin."""
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """The trainings that have ended, after at most so long.
+
+        Raises:
+            LauncherLost: when it is no more.
+        """
+
+    def close(self) -> None:
+        """Ends the launcher; trainings that still run are stopped, and save what they have."""
+
+
+# --- on this machine -------------------------------------------------------------------------------------------------
 
 
 class Server:
-    """The process that starts trainings. It outlives this one only to let the trainings save what they have.
+    """`python -m training.server`, which trains each in a process of its own on this machine.
+
+    It outlives this process only to let the trainings save what they have.
 
     Args:
         threads: of each training.
         spawn: start each training as a new program, instead of by forking one that has imported torch.
     """
 
+    remedy = "--spawn goes without it"
+
     def __init__(self, threads: int, *, spawn: bool = False) -> None:
+        self._spawn = spawn
         path = os.pathsep.join(filter(None, [str(include.ROOT), os.environ.get("PYTHONPATH")]))
         # numpy's own threads would be there before the fork, and do nothing for torch.
         limits = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OPENBLAS_NUM_THREADS": "1"}
@@ -53,7 +87,12 @@ class Server:
         self._buffer = b""
 
     def wrong(self, params: Path, combinations: Sequence[Combination]) -> list[str]:
-        """What is wrong with the trials of a search, as far as only torch knows it; waits until the server is up."""
+        """What is wrong with the trials of a search, as far as only torch knows it; waits until the server is up.
+
+        Without torch in the server, to be told by the trials themselves.
+        """
+        if self._spawn:
+            return []
         self._ask({"check": str(params), "combinations": list(combinations)})
         while True:
             for answer in self._answers(None):
@@ -72,7 +111,7 @@ class Server:
         """The trainings that have ended, after at most so long.
 
         Raises:
-            ServerLost: when there is no server any more.
+            LauncherLost: when there is no server any more.
         """
         answers = self._answers(seconds)
         return [Ended(a["ended"], a["code"], a["errors"]) for a in answers if "ended" in a]
@@ -94,7 +133,7 @@ class Server:
                 pipe.write(json.dumps(request).encode() + b"\n")
                 pipe.flush()
         except BrokenPipeError as error:
-            raise ServerLost from error
+            raise LauncherLost(LOST) from error
 
     def _answers(self, seconds: float | None) -> list[dict[str, Any]]:
         pipe = self._process.stdout
@@ -102,7 +141,7 @@ class Server:
             return []
         data = os.read(pipe.fileno(), 65536)
         if not data:
-            raise ServerLost
+            raise LauncherLost(LOST)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines]
 

@@ -13,7 +13,7 @@ import include
 from config.space import Combination
 from search import jobs, plan
 from search.engine import Engine
-from search.launchers import Environment
+from search.launchers import Environment, Server, threads_per_slot
 from search.plan import Plan, Trial, confirmation, lay_out, make_folder, make_plan
 from training.signals import Signals
 from utils import UserError, log, logging_to
@@ -75,8 +75,13 @@ def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> in
     if options.retry_failed:
         plan.clear(trials)
     log.info("%s: %d trainings, %d at a time", search.parent.path, len(trials), min(len(options.slots), len(trials)))
+    slots = options.slots[: len(trials)]
+
+    def launch() -> Server:
+        return Server(threads_per_slot(len(slots)), spawn=options.spawn)
+
     try:
-        Engine(search, data_dir, options.slots[: len(trials)], signals, spawn=options.spawn).run(trials)
+        Engine(search, data_dir, slots, launch, signals).run(trials)
     finally:
         _write_tables(search)
     failed = [trial for trial in trials if jobs.look(trial.path).state == "failed"]
@@ -109,4 +114,4 @@ def _write_tables(search: Plan) -> None:
     """results.md and results.csv, and the plots."""
     for module, function in (("search.table", "write_results"), ("search.plots", "write_plots")):
         if importlib.util.find_spec(module) is not None:
-            getattr(importlib.import_module(module), function)(search.parent.path, search.settings.metric)
+            getattr(importlib.import_module(module), function)(search.parent.path, search.metric)

@@ -10,7 +10,7 @@ import pytest
 from config.run_folder import RunFolder
 from search import engine, run
 from search.jobs import look
-from search.launchers import Ended, ServerLost
+from search.launchers import Ended, LauncherLost
 from search.plan import about
 from tests.search.searches import search_folder
 from utils import BusyError, Interrupted, UserError
@@ -36,6 +36,8 @@ class Trainings:
         self.problems: list[str] = []
         self.running: deque[Ended] = deque()
         self.on_wait = lambda: None
+
+    remedy = "--spawn"
 
     def __call__(self, threads, spawn):
         self.running.clear()
@@ -85,14 +87,14 @@ class Trainings:
     def wait(self, seconds):
         self.on_wait()
         if self.running and self.running[0].code == 999:
-            raise ServerLost
+            raise LauncherLost("the server is gone")
         return [self.running.popleft()] if self.running else []
 
 
 @pytest.fixture
 def trainings(monkeypatch):
     fake = Trainings()
-    monkeypatch.setattr(engine, "Server", fake)
+    monkeypatch.setattr(run, "Server", fake)
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.0)
     monkeypatch.setattr(run, "_write_tables", lambda plan: plan.parent.file("results.md").write_text("x"))
     return fake
