@@ -36,6 +36,8 @@ LOCK: Final = ".lock"
 REPORT: Final = "report"
 TEST_LOG: Final = "test_set_openings.json"
 
+LOCK_PATIENCE: Final = 0.2  # seconds
+
 WEIGHTS: Final = ("best", "last", "averaged")
 MEND: Final = "the train.py command of this experiment, given again, writes anew what training wrote"
 STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
@@ -196,7 +198,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self}: cannot be written ({error.strerror}); choose a writable folder") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_alone(descriptor)
         except BlockingIOError as error:
             holder = printable(os.read(descriptor, 200).decode("utf-8", "replace")) or "another process"
             os.close(descriptor)
@@ -240,6 +242,26 @@ class RunFolder:
             path.rename(aside / path.name)
         self._digests = None
         return aside
+
+
+def _lock_alone(descriptor: int) -> None:
+    """Locks a file for this process alone.
+
+    A table or a search that asks whether somebody trains here holds a shared lock for microseconds: tried again.
+
+    Raises:
+        BlockingIOError: it is held for longer than that.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(LOCK_PATIENCE / 20)
+        else:
+            return
 
 
 def _manifest(digests: Mapping[str, str]) -> bytes:

@@ -3,15 +3,17 @@
 import fcntl
 import json
 import math
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config.run_folder import RunFolder
 from search.collect import collect, experiment_folders
 from search.read import read_run
 from tests.search.folders import experiment, grid, write
-from utils import UserError
+from utils import BusyError, UserError
 
 
 def one(parent):
@@ -134,6 +136,21 @@ def test_running_and_lost(tmp_path):
         assert read_run(folder, tmp_path).state == "running"
         assert read_run(folder, tmp_path).state == "running"
     assert "epoch 6" in read_run(folder, tmp_path).reason
+
+
+def test_a_look_keeps_no_training_from_starting(tmp_path, monkeypatch):
+    """A training that starts in the moment of the look waits it out; one that meets a training leaves at once."""
+    folder = experiment(tmp_path / "x", state="running")
+    looking = (folder / ".lock").open("w")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda seconds: looking.close())
+    training = RunFolder(folder)
+    training.lock()
+    assert read_run(folder, tmp_path).state == "running"
+    monkeypatch.undo()
+    with pytest.raises(BusyError, match="is being trained by process"):
+        RunFolder(folder).lock()
+    training.unlock()
 
 
 def test_what_never_read_its_data_stands_with_the_others(tmp_path):
