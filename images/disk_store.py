@@ -3,11 +3,12 @@
     pixels.bin  (N, 2) int32 heights and widths, then the images one after another, (H, W, C) uint8 each
     store.json  what it was made from, the sha256 of each 16 MiB of pixels.bin, and the sha256 of all this
 
-It is written under another name and renamed when whole, by one process at a time; others wait. All of it is hashed
-again at each opening (0.9 GB/s and core; it reads in what the first epoch needs anyway), so that damage of any kind,
-a torn write after a power cut too, is noticed before a pixel is used, and the store is built anew. It does not go
-through utils.write_atomic, which would hold it in memory and wait for the device: nothing is lost with a store that
-the image files do not give again.
+It is written under a name of its own and renamed when whole, by one process at a time; others wait. Where a file system
+keeps no locks between machines several may write at once, which costs time, and none ever reads what is not whole. All
+of it is hashed again at each opening (0.9 GB/s and core; it reads in what the first epoch needs anyway), so that damage
+of any kind, a torn write after a power cut too, is noticed before a pixel is used, and the store is built anew. It does
+not go through utils.write_atomic, which would hold it in memory and wait for the device: nothing is lost with a store
+that the image files do not give again.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,8 +94,9 @@ class DiskStore:
         with _alone(self._slot.with_suffix(".lock")):
             if found := self.load():
                 return found
-            building = self._slot.with_suffix(".building")
-            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+            for left in self.path.parent.glob(f"{self._slot.name}.building-*"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            building = self._slot.with_suffix(f".building-{uuid.uuid4().hex[:12]}")
             try:
                 dropped = self._write(building, decode_all)
                 for outdated in self.path.parent.glob(f"{self._slot.name}-*"):

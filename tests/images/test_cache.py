@@ -1,3 +1,4 @@
+import contextlib
 import fcntl
 import json
 import multiprocessing
@@ -227,7 +228,7 @@ def test_what_a_killed_builder_left_is_swept(data):
     open_train(data, cache="disk")
     folder = the_folder(data)
     slot = folder.name.rsplit("-", 1)[0]
-    half = folder.with_name(f"{slot}.building")
+    half = folder.with_name(f"{slot}.building-0123456789ab")
     folder.rename(half)
     (half / "store.json").unlink()
     store = open_train(data, cache="disk")
@@ -252,6 +253,25 @@ def test_processes_that_build_at_once_share_one_store(data):
         process.join()
     assert answers == [("disk", expected)] * 4
     assert sorted(path.suffix for path in (data / ".cache").iterdir() if path.name.startswith("train")) == ["", ".lock"]
+
+
+def test_processes_without_locks_between_them_spoil_nothing(data, monkeypatch):
+    """As on a shared file system that keeps none: each gets the right pixels, and the store left is whole."""
+    monkeypatch.setattr(disk_store, "_alone", lambda path: contextlib.nullcontext())
+    expected = all_pixels(open_train(data, cache="memory"))
+    context, whole = multiprocessing.get_context("fork"), 0
+    for _ in range(6):
+        shutil.rmtree(data / ".cache", ignore_errors=True)
+        results = context.Queue()
+        processes = [context.Process(target=build_in_process, args=(data, results)) for _ in range(6)]
+        for process in processes:
+            process.start()
+        assert {results.get(timeout=60)[1] for _ in processes} == {expected}
+        for process in processes:
+            process.join()
+        whole += disk_place(data).load() is not None
+        assert all_pixels(open_train(data, cache="disk")) == expected
+    assert whole
 
 
 def test_a_second_builder_waits_for_the_first(data, caplog):
