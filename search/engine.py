@@ -127,7 +127,7 @@ class Engine:
             slot = self.free.pop(0)
             self.running[trial.name] = trial, slot
             self.mark[trial.name] = jobs.progress_mark(trial.path)
-            launcher.train(trial.name, ["--data_dir", str(self.data_dir), "--model_dir", str(trial.path)], slot)
+            launcher.train(trial.name, _arguments(trial, self.data_dir), slot)
 
     def _take_back(self, ended: Ended, asked: bool) -> None:
         self.lost = 0
@@ -179,3 +179,10 @@ class Engine:
             self.pending.append(trial)
             self.free.append(slot)
         self.running.clear()
+
+
+def _arguments(trial: Trial, data_dir: Path) -> list[str]:
+    """Of train.py. Decoded images are kept where all trials find them: in memory each would decode its own."""
+    arguments = ["--data_dir", str(data_dir), "--model_dir", str(trial.path)]
+    kept = trial.params.get("cache", "auto")
+    return arguments if kept != "auto" else [*arguments, "--set", "cache=disk"]

@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data_dir")
     parser.add_argument("--model_dir")
+    parser.add_argument("--set")
     folder = RunFolder(parser.parse_args(argv).model_dir)
     folder.lock()
     if folder.status().get("state") == "finished":
