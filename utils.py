@@ -214,7 +214,8 @@ def _fsync_folder(folder: Path) -> None:
 
 def _write_failure(path: Path, size: int, error: OSError) -> str:
     try:
-        free = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MB free"
+        there = next(filter(Path.exists, path.absolute().parents))  # its own folder may be what cannot be made
+        free = f"{shutil.disk_usage(there).free / 2**20:.1f} MB free"
     except OSError:
         free = "free space unknown"
     needs = f"it needs {size / 2**20:.1f} MB, {free}"

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -218,9 +219,13 @@ def test_make_folder(tmp_path: Path) -> None:
         utils.make_folder(tmp_path / "file")
 
 
-def test_write_into_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(TrainingFault, match=r"cannot be written \(No such file or directory\).*free space unknown"):
-        write_atomic(tmp_path / "no" / "a", b"")
+def test_write_into_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, message = tmp_path / "no" / "folder" / "a", r"a: cannot be written \(No such file or directory\); it needs"
+    with pytest.raises(TrainingFault, match=rf"{message} 0\.0 MB, \d+\.\d MB free$"):
+        write_atomic(path, b"")
+    monkeypatch.setattr("shutil.disk_usage", mock.Mock(side_effect=OSError))
+    with pytest.raises(TrainingFault, match=rf"{message} 0\.0 MB, free space unknown$"):
+        write_atomic(path, b"")
 
 
 def test_a_killed_writer_leaves_old_or_new(tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # Parts of names that differ between runs, and what stands for them in labels.
-VARYING = {r"\.dossier-[^/]*": "temporary", r"-[0-9a-f]{16}": "-digest", r"before-[\d-]+": "before"}
+VARYING = {
+    r"\.dossier-[^/]*": "temporary",
+    r"\.building-[0-9a-f]{12}": ".building",
+    r"-[0-9a-f]{16}": "-digest",
+    r"before-[\d-]+": "before",
+}
 
 
 class Boundaries:
