@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from search.collect import Comparison, Setting, canonical, collect, mean
-from search.figures import COLOURS, GREY, Scale, curve, outer_legend, over_seeds, panels, png, short, time_unit
-from search.read import Run
+from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far, draw_timeline
+from search.figures import COLOURS, GREY, Scale, curve, outer_legend, over_seeds, panels, png, short
+from search.importance import FEWEST_BEST, how_many, importance
 from search.table import brief, plural
 from utils import printable, write_atomic
 
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STATES: Final = {"finished": "#4878a8", "running": "#009e73", "pruned": "#e69f00", "stopped": "#cc79a7",
-                 "failed": "#d55e00", "lost": "#7a2f00", "damaged": "#000000"}  # fmt: skip
 MOST_GREY: Final = 300  # curves behind the coloured ones
 MOST_PANELS: Final = 8
-MOST_BARS: Final = 60
 MOST_MEANS: Final = 15  # values of a parameter; a line through more would follow the noise
 
 
@@ -144,39 +141,6 @@ def draw_heat_map(comparison: Comparison) -> "Figure | None":
     return figure
 
 
-def draw_best_so_far(comparison: Comparison) -> "Figure | None":
-    """The best metric found against the training time spent, in the order in which the runs ended."""
-    ended = sorted((run for run in comparison.runs if run.epochs and run.updated), key=lambda run: run.updated)
-    ranked = {id(run) for setting in comparison.settings for run in setting.runs}
-    spent = np.cumsum([run.seconds for run in ended])
-    points = [(cost, run.score(comparison.metric)) for cost, run in zip(spent, ended, strict=True) if id(run) in ranked]
-    if len(points) < 2:
-        return None
-    unit, name = time_unit(float(spent[-1]))
-    costs, scores = np.array([cost for cost, _ in points]) / unit, np.array([score for _, score in points])
-    best = np.maximum.accumulate(scores * comparison.sign) * comparison.sign
-    figure, [panel] = panels(1, 6.4, 4)
-    panel.plot(costs, scores, "o", color=GREY, markersize=4, label="a run")
-    panel.step([*costs, spent[-1] / unit], [*best, best[-1]], where="post", color=COLOURS[0], label="best so far")
-    panel.set_xlabel(f"training time spent, {name}")
-    panel.set_ylabel(comparison.metric)
-    panel.set_xlim(0, None)
-    panel.legend(frameon=False)
-    return figure
-
-
-def draw_against_time(comparison: Comparison) -> "Figure | None":
-    """The metric of each setting against the time of a training, with the Pareto front."""
-    longest = max((setting.mean(_seconds) for setting in comparison.settings), default=0)
-    unit, name = time_unit(longest)
-    return _trade_off(comparison, lambda run: run.seconds / unit, f"time of one training, {name}")
-
-
-def draw_against_size(comparison: Comparison) -> "Figure | None":
-    """The metric of each setting against the net's size, with the Pareto front."""
-    return _trade_off(comparison, lambda run: run.size / 1e6, "parameters of the net, millions")
-
-
 def draw_parallel(comparison: Comparison) -> "Figure | None":
     """A line for each setting through the values of its parameters, coloured by the metric, the best on top."""
     names = _varied(comparison)[:MOST_PANELS]
@@ -209,48 +173,23 @@ def draw_parallel(comparison: Comparison) -> "Figure | None":
     return figure
 
 
-def draw_timeline(comparison: Comparison) -> "Figure | None":
-    """When each run was at work, coloured by what became of it; the latest where there are many."""
-    begun = [run for run in comparison.runs if run.state != "queued"]
-    spans = [(start, end, run) for run in begun if (start := _time(run.started)) and (end := _time(run.updated))]
-    spans = sorted(spans, key=lambda span: (span[0], span[2].name))[-MOST_BARS:]
-    if len(spans) < 2:
+def draw_importance(comparison: Comparison) -> "Figure | None":
+    """How much each parameter decides whether a setting is among the best; not of a few settings."""
+    names, count = _varied(comparison), len(comparison.settings)
+    if len(names) < 2 or count < 2 * FEWEST_BEST:
         return None
-    first = spans[0][0]
-    unit, name = time_unit(max(end for _, end, _ in spans) - first)
-    figure, [panel] = panels(1, 8, 1.4 + 0.22 * len(spans))
-    for row, (start, end, run) in enumerate(spans):
-        colour = STATES.get(run.state, GREY)
-        panel.barh(row, max(end - start, 1) / unit, left=(start - first) / unit, color=colour, height=0.72)
-    panel.set_yticks(range(len(spans)), [short(run.name, 44) for *_, run in spans], fontsize=7, parse_math=False)
-    panel.set_ylim(len(spans) - 0.4, -0.6)
-    panel.set_xlabel(f"{name} since the first start")
+    columns = {name: [setting.values[name] for setting in comparison.settings] for name in names}
+    best = how_many(count)
+    shares = importance(columns, [rank < best for rank in range(count)])
+    figure, [panel] = panels(1, 6.4, 1.3 + 0.36 * len(names))
+    bars = panel.barh(range(len(names)), list(shares.values()), color=COLOURS[0], height=0.62)
+    panel.bar_label(bars, [f"{share:.0%}" for share in shares.values()], padding=4, fontsize=9)
+    panel.set_yticks(range(len(names)), [short(name, 44) for name in shares], parse_math=False)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.set_xlim(0, max(shares.values()) * 1.12)
+    panel.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    panel.set_xlabel(f"share in being among the best {best} of {count} (PED-ANOVA)")
     panel.grid(axis="y", visible=False)
-    for state in dict.fromkeys(run.state for *_, run in spans):
-        panel.barh(0, 0, color=STATES.get(state, GREY), label=state)  # for the legend alone
-    panel.legend(frameon=False, loc="lower left")
-    return figure
-
-
-def _trade_off(comparison: Comparison, cost: Callable[[Run], float], label: str) -> "Figure | None":
-    """Each setting's metric against a cost, and the front of those that no other beats in both."""
-    scored = [
-        (setting.mean(cost), setting.mean(lambda run: run.score(comparison.metric))) for setting in comparison.settings
-    ]
-    points = sorted((cost, -comparison.sign * score) for cost, score in scored if math.isfinite(cost) and cost > 0)
-    if len({cost for cost, _ in points}) < 2 or len(points) < 3:
-        return None
-    figure, [panel] = panels(1, 6.4, 4)
-    costs, scores = np.array(points).T
-    scores *= -comparison.sign
-    front = scores * comparison.sign >= np.maximum.accumulate(scores * comparison.sign)
-    panel.plot(costs, scores, "o", color=GREY, markersize=5, label="a setting")
-    panel.step(costs[front], scores[front], where="post", color=COLOURS[0], marker="o", label="Pareto front")
-    if costs[-1] > 10 * costs[0]:
-        panel.set_xscale("log")
-    panel.set_xlabel(label)
-    panel.set_ylabel(comparison.metric)
-    panel.legend(frameon=False)
     return figure
 
 
@@ -262,6 +201,7 @@ PLOTS: Final[dict[str, Callable[[Comparison], "Figure | None"]]] = {
     "metric_against_time.png": draw_against_time,
     "metric_against_size.png": draw_against_size,
     "parallel_coordinates.png": draw_parallel,
+    "importance.png": draw_importance,
     "timeline.png": draw_timeline,
 }
 
@@ -288,14 +228,3 @@ def _limit(panel: "Axes", curves: list[np.ndarray]) -> None:
     if len(values) and (span := float(np.ptp(values))) > 0:
         low, high = panel.get_ylim()
         panel.set_ylim(max(low, float(values.min()) - span), min(high, float(values.max()) + span))
-
-
-def _seconds(run: Run) -> float:
-    return run.seconds
-
-
-def _time(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from search.collect import collect
+from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far
 from search.figures import Scale, over_seeds, short, time_unit
-from search.plots import PLOTS, draw_best_so_far, draw_heat_map, draw_history, write_plots
+from search.plots import PLOTS, draw_heat_map, draw_history, draw_importance, write_plots
 from tests.search.folders import experiment, grid
 from utils import UserError
 
@@ -101,6 +102,30 @@ def test_the_best_so_far(tmp_path):
     assert list(steps.get_ydata()) == [first, second, second, second]
     assert third < second
     assert list(points.get_xdata()) == [5, 10, 15]
+
+
+@pytest.mark.parametrize(("metric", "front"), [("accuracy", [2, 4]), ("loss", [2, 4])])
+def test_the_front_holds_what_nothing_beats_in_both(tmp_path, metric, front):
+    for i, (size, quality) in enumerate([(1, 0.5), (2, 0.7), (3, 0.6), (4, 0.9), (5, 0.8)]):
+        folder = experiment(tmp_path / f"{i}", {"ps": i / 10}, quality, epochs=size)
+        (folder / "net_summary.txt").write_text(f"{size},000,000 parameters")
+    [comparison] = collect(tmp_path, metric)
+    panel = draw_against_size(comparison).axes[0]
+    assert list(panel.lines[1].get_xdata()) == [1, *front]
+    assert [text.get_text() for text in panel.texts] == ["rank 5", "rank 3", "rank 1"]
+    assert draw_against_time(comparison).axes[0].get_xlabel() == "time of one training, minutes"
+
+
+def test_importance_needs_settings_and_parameters(tmp_path):
+    grid(tmp_path, seeds=1)
+    assert draw_importance(collect(tmp_path)[0]) is None  # six settings
+    for i in range(20):
+        rate = 10 ** (-1 - i / 5)
+        experiment(tmp_path / f"{i}", {"learning_rate": rate, "ps": i % 4 / 10}, 0.9 - abs(i - 9) / 40)
+    panel = draw_importance(collect(tmp_path)[0]).axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["learning_rate", "ps"]
+    assert panel.patches[0].get_width() > 0.6
+    assert "the best 5 of 26" in panel.get_xlabel()
 
 
 def test_the_heat_map_lies_right(tmp_path):
