@@ -1,20 +1,18 @@
 """One call of search_hyperparams.py: the plan, the trials, the tables."""
 
-import importlib
-import importlib.util
-import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import include
-from config.space import Combination
 from search import jobs, plan
+from search.confirm import to_confirm
 from search.engine import Engine
 from search.launchers import Environment, Server, threads_per_slot
-from search.plan import Plan, Trial, confirmation, lay_out, make_folder, make_plan
+from search.plan import Plan, lay_out, make_plan
+from search.plots import write_plots
+from search.table import write_results
 from training.signals import Signals
 from utils import UserError, log, logging_to
 
@@ -71,7 +69,7 @@ def run(parent_dir: Path, data_dir: Path, overrides: Sequence[str], options: Opt
 
 def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> int:
     lay_out(search, extend=options.extend)
-    trials = search.trials if options.confirm is None else _to_confirm(search, options.confirm)
+    trials = search.trials if options.confirm is None else to_confirm(search, options.confirm)
     if options.retry_failed:
         plan.clear(trials)
     log.info("%s: %d trainings, %d at a time", search.parent.path, len(trials), min(len(options.slots), len(trials)))
@@ -90,28 +88,7 @@ def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> in
     return include.SOME_FAILED if failed else include.DONE
 
 
-def _to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
-    """The best combination's trainings with so many seeds; their folders are made."""
-    scores = defaultdict[str, list[float]](list)
-    combinations: dict[str, Combination] = {}
-    for trial in search.trials:
-        value = jobs.score(trial.path, search.metric)
-        if jobs.look(trial.path).state == "finished" and value == value:
-            scores[repr(trial.combination)].append(value)
-            combinations[repr(trial.combination)] = trial.combination
-    if not scores:
-        raise UserError(f"{search.parent.path}: no trial has finished yet; --confirm takes the best one")
-    sign = 1 if search.greater else -1
-    best = max(scores, key=lambda key: sign * statistics.fmean(scores[key]))
-    trials = confirmation(search, combinations[best], seeds)
-    for trial in trials:
-        if not trial.path.is_dir():
-            make_folder(search, trial, confirm=True)
-    return trials
-
-
 def _write_tables(search: Plan) -> None:
     """results.md and results.csv, and the plots."""
-    for module, function in (("search.table", "write_results"), ("search.plots", "write_plots")):
-        if importlib.util.find_spec(module) is not None:
-            getattr(importlib.import_module(module), function)(search.parent.path, search.metric)
+    write_results(search.parent.path, search.metric)
+    write_plots(search.parent.path, search.metric)
