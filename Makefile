@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast campaign check format lock clean
+.PHONY: help demo test test-fast campaign coverage check format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ test-fast: $(VENV)/stamp  ## the tests that take at most seconds each
 
 campaign: $(VENV)/stamp  ## the full counts behind docs/, by hand: hours
 	$(RUN) -m pytest -m campaign
+
+coverage: $(VENV)/stamp  ## every line and branch of what writes files, keeps checkpoints and reads params.json, or fail
+	$(RUN) -m coverage run -m pytest -q -m "not campaign" tests/test_utils.py tests/config tests/training/test_checkpoint.py
+	$(RUN) -m coverage report
 
 check: $(VENV)/stamp  ## format, lint, types, layout; changes nothing
 	$(VENV)/bin/ruff format --check .

@@ -1,11 +1,17 @@
+"""The checkpoint: one sealed file, the one before it, and all that a run goes on from."""
+
+import hashlib
+import io
+import pickle
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from config.run_folder import CHECKPOINT, CHECKPOINT_PREVIOUS, RunFolder
 from training import checkpoint
-from training.checkpoint import Progress
+from training.checkpoint import Progress, Seen
 from utils import UserError
 
 
@@ -19,8 +25,17 @@ def some_state(epoch):
     return {"progress": {"epoch": epoch}, "learning": {"net": {"w": torch.arange(6.0).reshape(2, 3) + epoch}}}
 
 
+def damage(folder, *names):
+    for name in names:
+        folder.file(name).write_bytes(folder.file(name).read_bytes()[:-40])
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
 def test_round_trip():
     state = checkpoint.decode(checkpoint.encode(some_state(3)))
+    assert set(state) == {"progress", "learning", "version"}
     assert state["progress"] == {"epoch": 3}
     assert torch.equal(state["learning"]["net"]["w"], some_state(3)["learning"]["net"]["w"])
 
@@ -31,6 +46,13 @@ def test_loads_as_a_torch_file(tmp_path):
     assert torch.load(path, weights_only=True)["progress"]["epoch"] == 1
 
 
+def test_a_gpus_checkpoint_is_read_onto_the_cpu(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        data = checkpoint.encode(some_state(1))
+    assert checkpoint.decode(data)["learning"]["net"]["w"].device.type == "cpu"
+
+
 def test_every_damage_is_noticed():
     data, draw = checkpoint.encode(some_state(1)), random.Random(0)
     for _ in range(300):
@@ -39,57 +61,148 @@ def test_every_damage_is_noticed():
         flipped[position] ^= 1 << draw.randrange(8)
         cut = data[: draw.randrange(len(data))]
         for bad in (bytes(flipped), cut, cut + bytes(len(data) - len(cut)), data + b"x"):
-            with pytest.raises(ValueError, match="sha256"):
+            with pytest.raises(ValueError, match=r"^its sha256 is not the one it ends in$"):
                 checkpoint.decode(bad)
 
 
 def test_another_version_is_refused(monkeypatch):
     data = checkpoint.encode(some_state(1))
     monkeypatch.setattr(checkpoint, "VERSION", 99)
-    with pytest.raises(ValueError, match="version 1, this program reads 99"):
+    with pytest.raises(ValueError, match=r"^it has version 1, this program reads 99$"):
         checkpoint.decode(data)
+
+
+class _Code:
+    """What a pickle would run when it is read."""
+
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_what_somebody_else_sealed_is_refused(capsys):
+    code, other = io.BytesIO(), io.BytesIO()
+    torch.save({"version": 1, "net": _Code()}, code)
+    torch.save([1], other)
+    unreadable = "it is no state of a training, or it holds code"
+    messages = {
+        b"": unreadable,
+        pickle.dumps({"version": 1}): unreadable,
+        code.getvalue(): unreadable,
+        other.getvalue(): "it has version None, this program reads 1",
+    }
+    for body, message in messages.items():
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            checkpoint.decode(body + checkpoint.MAGIC + hashlib.sha256(body).hexdigest().encode())
+    assert capsys.readouterr().out == ""
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------
 
 
 def test_none_before_the_first(folder):
     assert checkpoint.load(folder) is None
+    assert not checkpoint.exists(folder)
 
 
-def test_damaged_newest_falls_back_to_the_one_before(folder):
+def test_damaged_newest_falls_back_to_the_one_before(folder, caplog):
     checkpoint.save(folder, some_state(1))
     checkpoint.save(folder, some_state(2))
     assert checkpoint.load(folder)["progress"]["epoch"] == 2
-    folder.file(CHECKPOINT).write_bytes(folder.file(CHECKPOINT).read_bytes()[:-40])
+    assert caplog.messages == []
+    damage(folder, CHECKPOINT)
     assert checkpoint.load(folder)["progress"]["epoch"] == 1
+    assert checkpoint.exists(folder)
+    assert caplog.messages == [
+        f"{folder}/checkpoint.pt: damaged (its sha256 is not the one it ends in); continuing from checkpoint.prev.pt"
+    ]
 
 
-def test_missing_newest_falls_back_too(folder):
+def test_missing_newest_falls_back_too(folder, caplog):
     checkpoint.save(folder, some_state(1))
     checkpoint.save(folder, some_state(2))
     folder.file(CHECKPOINT).unlink()
+    assert checkpoint.load(folder)["progress"]["epoch"] == 1
+    assert checkpoint.exists(folder)
+    assert caplog.messages == []
+
+
+def test_the_newest_is_enough(folder):
+    checkpoint.save(folder, some_state(1))
+    assert not folder.file(CHECKPOINT_PREVIOUS).exists()
+    assert checkpoint.exists(folder)
     assert checkpoint.load(folder)["progress"]["epoch"] == 1
 
 
 def test_no_intact_checkpoint_is_said(folder):
     checkpoint.save(folder, some_state(1))
     checkpoint.save(folder, some_state(2))
-    for name in (CHECKPOINT, CHECKPOINT_PREVIOUS):
-        folder.file(name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: damaged.*--overwrite"):
+    damage(folder, CHECKPOINT)
+    folder.file(CHECKPOINT_PREVIOUS).unlink()
+    folder.file(CHECKPOINT_PREVIOUS).mkdir()
+    with pytest.raises(UserError) as caught:
         checkpoint.load(folder)
+    assert str(caught.value) == (
+        f"{folder}/checkpoint.pt: damaged (its sha256 is not the one it ends in); "
+        f"{folder}/checkpoint.prev.pt: damaged ([Errno 21] Is a directory: '{folder}/checkpoint.prev.pt'); "
+        "use --overwrite to train again from the start"
+    )
+    assert not checkpoint.exists(folder)
+
+
+def test_a_folders_name_stays_on_one_line(tmp_path):
+    path = tmp_path / "a\nb\x1b[31m"
+    path.mkdir()
+    (path / "params.json").touch()
+    (path / CHECKPOINT).mkdir()
+    with pytest.raises(UserError) as caught:
+        checkpoint.load(RunFolder(path))
+    assert str(caught.value).isprintable()
+
+
+# --- where a run stands ----------------------------------------------------------------------------------------------
 
 
 def test_progress_survives():
-    before = Progress(epoch=2, batch=3, step=11, seconds=1.5)
+    before = Progress(epoch=2, batch=3, step=11, seconds=1.5, epoch_seconds=0.25, best={"epoch": 1})
+    before.history["epochs"].append({"epoch": 1})
     before.seen.add(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64), 0.625)
     after = Progress()
     after.load_state_dict(checkpoint.decode(checkpoint.encode(before.state_dict())))
-    assert (after.epoch, after.batch, after.step, after.seconds) == (2, 3, 11, 1.5)
-    assert after.seen.images == 4
-    assert after.seen.loss_sum == 2.5
+    seen_before, seen_after = before.__dict__.pop("seen"), after.__dict__.pop("seen")
+    assert after.__dict__ == before.__dict__
+    for seen in (seen_before, seen_after):  # what came before the restart and what comes after it are one
+        seen.add(torch.full((2, 2), 7.0), torch.ones(2, dtype=torch.int64), 1.0)
+        assert (seen.images, seen.loss_sum) == (6, 4.5)
+        logits, labels = seen.outputs()
+        np.testing.assert_array_equal(logits, [[1, 1]] * 4 + [[7, 7]] * 2)
+        np.testing.assert_array_equal(labels, [0] * 4 + [1] * 2)
+
+
+def test_nothing_seen_survives_too():
+    after = Seen()
+    after.add(torch.ones(1, 2), torch.ones(1), 1.0)
+    after.load_state_dict(checkpoint.decode(checkpoint.encode(Seen().state_dict())))
+    assert after == Seen()
 
 
 def test_a_saved_history_does_not_follow_the_running_one():
     state = Progress()
     saved = state.state_dict()
     state.history["epochs"].append({"epoch": 1})
-    assert saved["history"]["epochs"] == []
+    assert saved["history"] == {"epochs": [], "steps": [], "stop": None}
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def test_npz_bytes():
+    arrays = {"logits": np.eye(2, dtype=np.float32), "paths": ["a/1.png", "ü"]}
+    data = checkpoint.npz_bytes(**arrays)
+    assert data == checkpoint.npz_bytes(**arrays)
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        assert sorted(found) == ["logits", "paths"]
+        assert found["logits"].dtype == np.float32
+        np.testing.assert_array_equal(found["logits"], arrays["logits"])
+        assert found["paths"].tolist() == arrays["paths"]
+    with pytest.raises(ValueError, match="allow_pickle"):
+        checkpoint.npz_bytes(objects=[object()])
