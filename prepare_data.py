@@ -15,10 +15,10 @@ from types import FrameType
 
 import include
 from images.check import check, report
-from images.items import Division
+from images.items import FRACTIONS, Division
 from images.sources import SOURCES, prepare
 from images.table import LABEL_RULES
-from utils import Interrupted, UserError, log, logging_to, reports_errors
+from utils import Interrupted, UserError, log, logging_to, printable, reports_errors
 
 SOURCE_OPTIONS = ("csv", "images_dir", "image_column", "label_column", "label_rule")
 
@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sha256", metavar="HASH", help="what the archive must hash to")
     parser.add_argument("--overwrite", action="store_true", help="move an existing --out aside")
     splits = parser.add_argument_group("splits that the source lacks; they are taken from its train images")
-    splits.add_argument("--valid_fraction", type=float, default=Division.valid_fraction, help="default %(default)s")
-    splits.add_argument("--test_fraction", type=float, default=Division.test_fraction, help="default %(default)s")
-    splits.add_argument("--seed", type=int, default=Division.seed, help="default %(default)s")
+    for split, fraction in FRACTIONS.items():
+        splits.add_argument(f"--{split}_fraction", type=float, metavar="X", help=f"of each class; default {fraction}")
+    splits.add_argument("--seed", type=int, metavar="N", help="of the choice; default 0")
     own = parser.add_argument_group("options of the sources csv and folder")
     own.add_argument("--csv", metavar="FILE", help="the table; in the archive, or anywhere")
     own.add_argument("--images_dir", metavar="FOLDER", help="where the images are; in the archive, or anywhere")
@@ -55,8 +55,11 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares or checks; returns the exit code."""
     arguments = parser().parse_args(argv)
-    if (arguments.check is None) == (arguments.source is None or arguments.out is None):
+    given = {name for name, value in vars(arguments).items() if value is not None and value is not False}
+    if not ("check" in given or {"source", "out"} <= given):
         raise UserError("give --source NAME --out FOLDER to make a data folder, or --check FOLDER to check one")
+    if stray := sorted(given - {"check", "strict"} if "check" in given else given & {"strict"}):
+        raise UserError(f"--{stray[0]} cannot be used {'with' if 'check' in given else 'without'} --check")
     with logging_to(None):
         if arguments.check is not None:
             found = check(arguments.check)
@@ -66,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         division = Division(arguments.valid_fraction, arguments.test_fraction, arguments.seed)
         archive = (arguments.archive, arguments.sha256)
         counts = prepare(arguments.source, arguments.out, division, *archive, arguments.overwrite, **options)
-        log.info("%s: %s images", arguments.out, ", ".join(f"{split} {count:,}" for split, count in counts.items()))
-        log.info("python prepare_data.py --check %s  looks for unreadable, doubled and leaking images", arguments.out)
+        out = printable(str(arguments.out))
+        log.info("%s: %s images", out, ", ".join(f"{split} {count:,}" for split, count in counts.items()))
+        log.info("python prepare_data.py --check %s  looks for unreadable, doubled and leaking images", out)
     return include.DONE
 
 

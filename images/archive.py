@@ -41,7 +41,7 @@ _DAMAGE: Final = (
     OverflowError,
     OSError,
 )
-_DISK_FAULTS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+DISK_FAULTS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def extract(archive: Path, target: Path, sha256: str | None = None, limits: Limi
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, (_Refused, *_DAMAGE)):
             member_text = f'member "{printable(name[:200])}" ' if name else ""
-            fault = isinstance(error, OSError) and error.errno in _DISK_FAULTS
+            fault = isinstance(error, OSError) and error.errno in DISK_FAULTS
             kind = TrainingFault if fault else UserError
             raise kind(f"{archive}: {_explain(error, member_text)}; nothing was unpacked") from error
         raise

@@ -1,9 +1,8 @@
 """A report on a data folder: what is in it, and what a person should mend before training on it."""
 
-import os
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,12 +11,14 @@ import numpy as np
 from tabulate import tabulate
 
 import include
-from images.duplicates import Print, fingerprint, identical, nearly_identical
+from images.duplicates import Print, compared, fingerprint, identical, nearly_identical
+from images.folder import in_threads, scan
 from images.read import Header, ImageError, read_header, read_image
 from images.walk import LABELS, Walk
-from utils import UserError, did_you_mean, printable, progress
+from utils import UserError, did_you_mean, printable
 
 NAMED: Final = 20  # of many findings of one kind, this many are named
+MEMBERS: Final = 4  # of a group, this many are named in each split
 Group = tuple[str, ...]  # paths of images that show the same
 
 
@@ -45,58 +46,73 @@ class Checked:
     alike: list[Group] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def findings(self) -> list[str]:
-        """Everything to mend, the gravest first: images that leak from one split into another."""
-        kinds = (("are identical", self.identical), ("look nearly identical", self.alike))
-        lines = []
-        for across in (True, False):
-            for what, groups in kinds:
-                found = [group for group in groups if (len({_split(path) for path in group}) > 1) == across]
-                where = "across splits" if across else "within a split"
-                lines += _some([f"{where}, {what}: {', '.join(map(printable, group))}" for group in found])
-        lines += _some([f"unreadable: {printable(path)}: {reason}" for path, reason in self.unreadable.items()])
-        return lines + self.structure
+    def findings(self) -> dict[str, list[str]]:
+        """Everything to mend by its kind, the gravest first: images that leak from one split into another."""
+        found: dict[str, list[str]] = {}
+        for where in ("across splits", "within a split, of different classes", "within a split"):
+            for what, groups in (("are identical", self.identical), ("look nearly identical", self.alike)):
+                found[f"{where}, {what}"] = [_members(group) for group in groups if self._where(group) == where]
+        found["unreadable"] = [f"{printable(path)}: {reason}" for path, reason in self.unreadable.items()]
+        found["structure"] = self.structure
+        return {kind: lines for kind, lines in found.items() if lines}
+
+    def _where(self, group: Group) -> str:
+        if len({_split(path) for path in group}) > 1:
+            return "across splits"
+        labels = {path.split("/")[1] if "" not in self.counts[_split(path)] else "" for path in group}
+        return "within a split, of different classes" if len(labels) > 1 else "within a split"
 
 
 def check(data_dir: Path, max_megapixels: float = 50) -> Checked:
     """Looks at every image of a data folder, decoding each.
 
     Raises:
-        UserError: when there is no such folder, or no split in it.
+        UserError: when there is no such folder, no split in it, or a folder that cannot be read.
     """
+    shown = printable(str(data_dir))
     splits = [split for split in include.SPLITS if (data_dir / split).is_dir()]
     if not splits:
         what = f"none of {', '.join(include.SPLITS)} is in it" if data_dir.is_dir() else "no such folder"
-        raise UserError(f"{printable(str(data_dir))}: {what}")
+        raise UserError(f"{shown}: {what}")
     found = Checked(data_dir)
-    paths = [path for split in splits for path in _paths(found, split)]
-    _check_structure(found)
+    multi_label = (data_dir / splits[0] / LABELS).is_file()
+    try:
+        paths = [path for split in splits for path in _paths(found, split, multi_label)]
+    except OSError as error:
+        raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
+    _check_structure(found, multi_label)
+    _look_at(found, paths, max_megapixels)
+    return found
+
+
+def _look_at(found: Checked, paths: Sequence[str], max_megapixels: float) -> None:
+    """Decodes the images, and compares them with each other."""
+    by_look = {paths[place] for place in compared(len(paths))}
 
     def look(path: str) -> tuple[Header, Print] | str:
         try:
-            header = read_header(data_dir / path, max_megapixels)
-            return header, fingerprint(read_image(data_dir / path, max_megapixels=max_megapixels))
+            header = read_header(found.root / path, max_megapixels)
+            pixels = read_image(found.root / path, max_megapixels=max_megapixels)
         except ImageError as error:
             return error.reason
+        return header, fingerprint(pixels, path in by_look)
 
     prints: dict[str, Print] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, seen in zip(paths, progress(pool.map(look, paths), "reading", len(paths), unit="image"), strict=True):
-            if isinstance(seen, str):
-                found.unreadable[path] = seen
-            else:
-                found.headers[path], prints[path] = seen
+    for path, seen in zip(paths, in_threads(look, paths, "reading"), strict=True):
+        if isinstance(seen, str):
+            found.unreadable[path] = seen
+        else:
+            found.headers[path], prints[path] = seen
     names = list(prints)
     search = nearly_identical(list(prints.values()))
     found.identical = [tuple(names[i] for i in group) for group in identical(list(prints.values()))]
     found.alike = [tuple(names[i] for i in group) for group in search.groups]
     found.notes += search.limits
-    return found
 
 
-def _paths(found: Checked, split: str) -> list[str]:
+def _paths(found: Checked, split: str, multi_label: bool) -> list[str]:
     walk = Walk(found.root, split)
-    if (found.root / split / LABELS).is_file():
+    if multi_label:
         paths = walk.images(split)
         found.counts[split] = Counter({"": len(paths)})
     else:
@@ -108,10 +124,20 @@ def _paths(found: Checked, split: str) -> list[str]:
     return paths
 
 
-def _check_structure(found: Checked) -> None:
-    """Splits that are missing, classes that differ between them or have no image."""
+def _check_structure(found: Checked, multi_label: bool) -> None:
+    """Splits that are missing, classes that differ between them or have no image; else all that training refuses."""
     found.structure += [f"{split}: is missing" for split in ("train", "valid") if split not in found.counts]
-    classes = found.counts.get("train", Counter())
+    if "train" in found.counts and not multi_label:
+        _compare_classes(found)
+    if not found.structure:
+        try:
+            scan(found.root, list(found.counts))
+        except UserError as error:
+            found.structure += str(error).splitlines()
+
+
+def _compare_classes(found: Checked) -> None:
+    classes = found.counts["train"]
     for split, counts in found.counts.items():
         for name in sorted(set(counts) - set(classes)):
             found.structure.append(f"{split}/{printable(name)}: train has no such class{did_you_mean(name, classes)}")
@@ -124,9 +150,14 @@ def _split(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _some(lines: Sequence[str]) -> list[str]:
-    rest = len(lines) - NAMED
-    return [*lines[:NAMED], *([f"… and {rest} more like it"] if rest > 0 else [])]
+def _members(group: Group) -> str:
+    """The images of a group, the first few of each split by name."""
+    names = []
+    for split, paths in itertools.groupby(group, _split):
+        here = list(paths)
+        names += [printable(path) for path in here[:MEMBERS]]
+        names += [f"{len(here) - MEMBERS:,} more in {split}"] if len(here) > MEMBERS else []
+    return ", ".join(names)
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -135,12 +166,12 @@ def _some(lines: Sequence[str]) -> list[str]:
 def report(found: Checked) -> str:
     """The report as text: tables of what is there, then the findings."""
     findings = found.findings()
+    lines = [f"findings: {sum(map(len, findings.values())):,}" if findings else "findings: none"]
+    for kind, several in findings.items():
+        lines += [f"  {kind}: {line}" if kind != "structure" else f"  {line}" for line in several[:NAMED]]
+        lines += [f"  … and {len(several) - NAMED:,} more like it"] if len(several) > NAMED else []
     parts = [_classes_table(found), _sizes_table(found), *(f"note: {note}" for note in found.notes)]
-    if findings:
-        parts.append("\n".join([f"findings: {len(findings)}", *(f"  {line}" for line in findings)]))
-    else:
-        parts.append("findings: none")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "\n".join(lines)])
 
 
 def _classes_table(found: Checked) -> str:

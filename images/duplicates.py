@@ -24,14 +24,20 @@ _CELLS: Final = 2**20  # hash comparisons at a time
 _COSINES: Final = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5)).astype(np.float32)  # (8, 32)
 
 
-class Print(NamedTuple):
-    """What is kept of an image."""
+class Look(NamedTuple):
+    """How an image looks."""
 
-    digest: bytes  # sha256 of shape and decoded pixels
     hash: int  # 64 bits
     thumbnail: np.ndarray  # uint8 (32, 32, 3)
     contrast: float  # standard deviation of the grey thumbnail, in levels of 255
     side: int  # the shorter, in pixels
+
+
+class Print(NamedTuple):
+    """What is kept of an image."""
+
+    digest: bytes  # sha256 of shape and decoded pixels
+    look: Look | None  # None where it is not to be compared by its look
 
 
 class Search(NamedTuple):
@@ -41,15 +47,24 @@ class Search(NamedTuple):
     limits: list[str]
 
 
-def fingerprint(image: np.ndarray) -> Print:
+def fingerprint(image: np.ndarray, by_look: bool = True) -> Print:
     """What identifies an image: uint8 (H, W, 3)."""
     digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    return Print(digest, _look(image) if by_look else None)
+
+
+def _look(image: np.ndarray) -> Look:
     shrinks = min(image.shape[:2]) >= SIDE
     small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
     grey = np.asarray(small.convert("L"), np.float32)
     low = (_COSINES @ grey @ _COSINES.T).ravel()  # (64,) lowest frequencies of the cosine transform
     bits = np.packbits(low > np.median(low[1:]))
-    return Print(digest, int.from_bytes(bits.tobytes()), np.asarray(small), float(grey.std()), min(image.shape[:2]))
+    return Look(int.from_bytes(bits.tobytes()), np.asarray(small), float(grey.std()), min(image.shape[:2]))
+
+
+def compared(count: int) -> range:
+    """The places of the images whose looks are compared, among so many: all, or evenly spread ones."""
+    return range(0, count, max(1, -(-count // MOST_IMAGES)))
 
 
 def identical(prints: Sequence[Print]) -> list[list[int]]:
@@ -63,33 +78,33 @@ def identical(prints: Sequence[Print]) -> list[list[int]]:
 def nearly_identical(prints: Sequence[Print]) -> Search:
     """Groups of images that look alike; of identical ones only the first is looked at."""
     first = list({one.digest: index for index, one in reversed(list(enumerate(prints)))}.values())
-    looked_at = sorted(index for index in first if prints[index].contrast >= FLAT)
+    looks = {index: look for index in sorted(first) if (look := prints[index].look) is not None}
+    looked_at = [index for index, look in looks.items() if look.contrast >= FLAT]
     limits = []
-    if flat := len(first) - len(looked_at):
+    if len(looks) < len(first):
+        limits.append(f"near-duplicates were searched among {len(looks):,} of {len(first):,} images")
+    if flat := len(looks) - len(looked_at):
         limits.append(f"{flat:,} images of one flat colour were compared only for identity")
-    if len(looked_at) > MOST_IMAGES:
-        limits.append(f"near-duplicates were searched among {MOST_IMAGES:,} of {len(looked_at):,} images")
-        looked_at = [looked_at[k] for k in np.linspace(0, len(looked_at) - 1, MOST_IMAGES).astype(int)]
-    pairs, complete = _pairs([prints[index] for index in looked_at])
+    pairs, complete = _pairs([looks[index] for index in looked_at])
     if not complete:
-        limits.append(f"the search for near-duplicates stopped after {MOST_CANDIDATES:,} images of equal outline")
+        limits.append(f"the search for near-duplicates stopped after {MOST_CANDIDATES:,} pairs of equal outline")
     return Search(connected((looked_at[a], looked_at[b]) for a, b in pairs), limits)
 
 
-def _pairs(prints: Sequence[Print]) -> tuple[list[tuple[int, int]], bool]:
+def _pairs(looks: Sequence[Look]) -> tuple[list[tuple[int, int]], bool]:
     """Pairs of indices that look alike, and whether all were found."""
-    if not prints:
+    if not looks:
         return [], True
-    hashes = np.array([one.hash for one in prints], np.uint64)
-    thumbnails = np.stack([one.thumbnail for one in prints])
-    contrasts = np.array([one.contrast for one in prints], np.float32)
-    allowed = np.where([one.side < PHOTO_SIDE for one in prints], SMALL_DISTANCE, PHOTO_DISTANCE)
-    block, candidates = max(1, _CELLS // len(prints)), 0
+    hashes = np.array([one.hash for one in looks], np.uint64)
+    thumbnails = np.stack([one.thumbnail for one in looks])
+    contrasts = np.array([one.contrast for one in looks], np.float32)
+    allowed = np.where([one.side < PHOTO_SIDE for one in looks], SMALL_DISTANCE, PHOTO_DISTANCE)
+    block, candidates = max(1, _CELLS // len(looks)), 0
     found: list[tuple[int, int]] = []
-    for start in progress(range(0, len(prints), block), "comparing", unit=" blocks"):
+    for start in progress(range(0, len(looks), block), "comparing", unit=" blocks"):
         near = np.bitwise_count(hashes[start : start + block, None] ^ hashes[None, start:]) <= HASH_DISTANCE
-        a, b = np.nonzero(np.triu(near, 1))
-        a, b = a + start, b + start
+        a, b = np.nonzero(near)
+        a, b = a[a < b] + start, b[a < b] + start
         alike = _distances(thumbnails, contrasts, a, b) <= np.minimum(allowed[a], allowed[b])
         found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
         candidates += len(a)

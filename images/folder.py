@@ -237,7 +237,7 @@ def check_headers(
         return None
 
     paths = [path for split in folder.splits.values() for path in split.paths]
-    found = zip(paths, _in_threads(reason, paths, "reading headers"), strict=True)
+    found = zip(paths, in_threads(reason, paths, "reading headers"), strict=True)
     bad = {path: why for path, why in found if why is not None}
     if bad and not skip_bad:
         lines = [f"{_shown(folder.root, path)}: {why}" for path, why in bad.items()]
@@ -259,15 +259,19 @@ def _without(folder: DataFolder, bad: Collection[str]) -> DataFolder:
     return dataclasses.replace(folder, splits=splits)
 
 
-def _in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> list[T]:
-    """What comes of the work on each path, in their order."""
+def in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> list[T]:
+    """What comes of the work on each path, in their order; an error or a signal leaves the rest undone."""
     done: list[T] = []
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool, progress((), what, total=len(paths), unit="image") as bar:
-        for chunk in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
-            done += chunk
-            bar.update(len(chunk))
+        try:
+            for chunk in pool.map(lambda chunk: [work(path) for path in chunk], chunks):
+                done += chunk
+                bar.update(len(chunk))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return done
 
 
@@ -298,7 +302,7 @@ def fingerprint(folder: DataFolder) -> str:
         return hashlib.sha256((folder.root / path).read_bytes()).hexdigest(), key, settled
 
     try:
-        digests = dict(zip(paths, _in_threads(digest, paths, "hashing images"), strict=True))
+        digests = dict(zip(paths, in_threads(digest, paths, "hashing images"), strict=True))
     except OSError as error:
         raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
     total = hashlib.sha256()

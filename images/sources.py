@@ -6,31 +6,38 @@ flush per file would cost 70,000 images half an hour instead of half a minute.
 """
 
 import contextlib
+import fcntl
 import gzip
+import hashlib
 import http.client
 import inspect
 import io
 import math
 import os
 import shutil
+import socket
 import tempfile
 import time
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 import include
-from images.archive import extract
-from images.items import Division, Item, class_folders, divide, files
+from images.archive import DISK_FAULTS, extract
+from images.items import Division, Item, class_folders, divide
 from images.table import table_images
+from images.walk import is_hidden
 from utils import TEMPORARY_PREFIX, TrainingFault, UserError, log, printable, progress, select, to_json, write_atomic
 
 PROVENANCE: Final = "source.json"
+SCRATCH: Final = f"{TEMPORARY_PREFIX}prepare-"
+LONGEST_NAME: Final = 255  # bytes, on nearly every file system
+STALLED: Final = 60  # seconds without a byte, after which a download is given up
 
 FASHION_MNIST_CLASSES: Final = (
     "0_t_shirt_top", "1_trouser", "2_pullover", "3_dress", "4_coat",
@@ -74,8 +81,9 @@ def fashion_mnist(given: Path | None, scratch: Path) -> Iterator[Item]:
         return
     for split, stem in (("train", "train"), ("test", "t10k")):
         pixels, labels = (_read_idx(given, f"{stem}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
-        if len(pixels) != len(labels) or labels.max(initial=0) >= len(FASHION_MNIST_CLASSES):
-            raise UserError(f"{given.name}: the {stem} images and labels are not those of Fashion-MNIST")
+        right = pixels.shape == (*labels.shape[:1], 28, 28) and labels.ndim == 1 and len(labels) > 0
+        if not right or labels.max() >= len(FASHION_MNIST_CLASSES):
+            raise UserError(f"{_shown(given)}: the {stem} images and labels are not those of Fashion-MNIST")
         for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             yield Item(split, FASHION_MNIST_CLASSES[label], f"{index:05d}.png", image)
 
@@ -97,7 +105,7 @@ def cifar10(given: Path | None, scratch: Path) -> Iterator[Item]:
                 # These files are pickles: torchvision opens one only after its md5 is the published one.
                 data = CIFAR10(batches.parent, train=split == "train")
         except RuntimeError as error:
-            raise UserError(f"{given.name}: not the published {CIFAR10.filename} ({error})") from error
+            raise UserError(f"{_shown(given)}: is not the published {CIFAR10.filename}") from error
         for index, (image, label) in enumerate(zip(data.data, data.targets, strict=True)):
             yield Item(split, data.classes[label], f"{index:05d}.png", image)
 
@@ -150,12 +158,16 @@ def _given_path(given: Path | None, text: str) -> Path:
     if inside is not None and inside.exists():
         return inside
     if not Path(text).exists():
-        raise UserError(f"{text}: no such file or folder{' here or in the archive' if given else ''}")
+        raise UserError(f"{printable(text)}: no such file or folder{' here or in the archive' if given else ''}")
     return Path(text)
 
 
+def _shown(path: Path) -> str:
+    return printable(path.name or str(path))
+
+
 def _only_csv(given: Path | None) -> Path:
-    tables = [] if given is None else [p for p in files(given) if p.suffix.lower() == ".csv"]
+    tables = [] if given is None else [p for p in given.rglob("*.[cC][sS][vV]") if not is_hidden(p.name)]
     if len(tables) != 1:
         raise UserError("--source csv needs --csv FILE" + (f"; the archive holds {len(tables)}" if given else ""))
     return tables[0]
@@ -163,12 +175,12 @@ def _only_csv(given: Path | None) -> Path:
 
 def _read_idx(folder: Path, name: str) -> np.ndarray:
     """A file in the MNIST family's format: two zero bytes, type 8 (uint8), the rank, the shape, the values."""
-    if not (paths := sorted(folder.rglob(f"{name}*"))):
-        raise UserError(f"{folder.name}: {name} or {name}.gz is missing")
+    if not (paths := sorted(p for p in folder.rglob(f"{name}*") if p.is_file())):
+        raise UserError(f"{_shown(folder)}: {name} or {name}.gz is missing")
     try:
         with gzip.open(paths[0]) if paths[0].suffix == ".gz" else paths[0].open("rb") as file:
             data = file.read(2**28)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{paths[0].name}: damaged ({error})") from error
     rank = data[3] if data[:3] == b"\0\0\x08" and len(data) >= 4 else 0
     shape = np.frombuffer(data, ">u4", min(rank, len(data) // 4 - 1), 4).tolist() if rank else []
@@ -179,14 +191,20 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
 
 def _download(what: str, files: str, fetch: Callable[[], object]) -> None:
     log.info("downloading %s", what)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALLED)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints its failures
             fetch()
     except (OSError, RuntimeError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise
         why = " ".join(str(error).split())
         raise UserError(
             f"{what} could not be downloaded ({why}); get {files} elsewhere and give that, packed or not, as --archive"
         ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 # --- from items to a folder ------------------------------------------------------------------------------------------
@@ -223,23 +241,42 @@ def prepare(
     for name in options:
         if name not in inspect.signature(make).parameters:
             raise UserError(f"--{name} is not an option of --source {source}")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out}: exists already; choose another --out, or pass --overwrite to move it aside")
+    shown = printable(str(out))
+    if os.path.lexists(out) and not overwrite:
+        raise UserError(f"{shown}: exists already; choose another --out, or pass --overwrite to move it aside")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=out.parent) as name:
-            scratch = Path(name)
+        with _scratch(out.parent) as scratch:
             given, digest = _unpacked(archive, sha256, scratch)
-            items = divide(make(given, scratch / "download", **options), division)
+            items, fractions = divide(make(given, scratch / "download", **options), division)
+            if len({item.label for item in items}) < 2:
+                raise UserError(f"{source}: all images are of one class, and a classifier needs 2 or more")
             counts = _write(items, scratch)
-            facts = {"source": source, "archive": archive and archive.name, "sha256": digest, "options": options}
-            write_atomic(scratch / "data" / PROVENANCE, to_json(facts | asdict(division) | {"images": counts}))
+            given_as = {"source": source, "archive": archive and archive.name, "sha256": digest, "options": options}
+            made = {"taken_from_train": fractions, "seed": division.seed or 0, "images": counts}
+            write_atomic(scratch / "data" / PROVENANCE, to_json(given_as | made))
             os.sync()
             _put_in_place(scratch / "data", out)
     except OSError as error:
-        free = f"; {shutil.disk_usage(out.parent).free / 2**20:.1f} MB free" if out.parent.is_dir() else ""
-        raise TrainingFault(f"{out}: not prepared: {error.filename or out}: {error.strerror or error}{free}") from error
+        what = printable(f"{error.filename or out}: {error.strerror or error}")
+        if error.errno not in DISK_FAULTS:
+            raise UserError(f"{shown}: not prepared: {what}") from error
+        free = shutil.disk_usage(out.parent).free / 2**20
+        raise TrainingFault(f"{shown}: not prepared: {what}; {free:.1f} MB free") from error
     return counts
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A temporary folder that holds a lock; those in the same place whose process was killed are removed."""
+    for left in folder.glob(f"{SCRATCH}*/lock"):
+        with contextlib.suppress(OSError), left.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as name, Path(name, "lock").open("ab") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield Path(name)
 
 
 def _unpacked(archive: Path | None, sha256: str | None, scratch: Path) -> tuple[Path | None, str | None]:
@@ -260,7 +297,7 @@ def _write(items: list[Item], scratch: Path) -> dict[str, int]:
         if place not in places:
             place.mkdir(parents=True)
             places.add(place)
-        path = place / item.name.replace("/", "_")
+        path = place / _file_name(item)
         if path.exists():
             raise UserError(f"{printable(item.name)}: two images of {printable(item.label)} get this name; rename one")
         if isinstance(item.content, np.ndarray):
@@ -273,11 +310,21 @@ def _write(items: list[Item], scratch: Path) -> dict[str, int]:
     return {split: counts[split] for split in include.SPLITS if counts[split]}
 
 
+def _file_name(item: Item) -> str:
+    """The image's name without folders; one that would be too long keeps its end, after a hash of the whole."""
+    name = item.name.replace("/", "_")
+    if len(whole := os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return f"{hashlib.sha256(whole).hexdigest()[:16]}_{name[-50:]}"
+
+
 def _put_in_place(data: Path, out: Path) -> None:
-    if out.exists():
-        aside = out.with_name(time.strftime(f"{out.name}-before-%Y%m%d-%H%M%S"))
+    if os.path.lexists(out):
+        stamp = time.strftime(f"{out.name}-before-%Y%m%d-%H%M%S")
+        taken = sum(path.name.startswith(stamp) for path in out.parent.iterdir())
+        aside = out.with_name(f"{stamp}-{taken}" if taken else stamp)
         out.rename(aside)
-        log.info("%s moved to %s", out, aside)
+        log.info("%s moved to %s", printable(str(out)), printable(str(aside)))
     data.rename(out)
 
 

@@ -3,12 +3,18 @@
 import csv
 import os
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
 
 import include
+from images.walk import Walk, is_hidden
 from utils import UserError, did_you_mean, log, printable
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 NAMED: Final = 10  # rows named in a message; the rest are counted
 
@@ -46,7 +52,11 @@ def label_rule(text: str) -> Callable[[str], str]:
 
 def class_name(label: str) -> str:
     """A label as a folder's name: "Home Decor & Festive Needs" becomes home_decor_and_festive_needs."""
-    return re.sub(r"\W+", "_", label.lower().replace("&", " and ")).strip("_")
+    kept = (
+        c if c.isalnum() or unicodedata.category(c).startswith("M") else " "  # letters, digits, and marks on letters
+        for c in label.lower().replace("&", " and ")
+    )
+    return "_".join("".join(kept).split())
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
@@ -55,50 +65,77 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list
     Raises:
         UserError: naming the file and the line, or the column that is missing and the nearest there is.
     """
+    shown = printable(path.name)
     csv.field_size_limit(2**27)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            names = file.readline()
             file.seek(0)
-            reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
-            header = next(reader, [])
-            for column in columns:
-                if column not in header:
-                    raise UserError(f'{path}: has no column "{column}"{did_you_mean(column, header)}')
-            places = [header.index(column) for column in columns]
-            for row in reader:
-                if row:
-                    yield reader.line_num, [row[place] if place < len(row) else "" for place in places]
+            mark = max(",;\t", key=lambda mark: len({name.strip('" \r\n') for name in names.split(mark)} & {*columns}))
+            reader = csv.reader(file, delimiter=mark, strict=True)
+            yield from _rows(reader, shown, columns)
     except OSError as error:
-        raise UserError(f"{path.name}: cannot be read ({error.strerror})") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name}: is not a CSV file in UTF-8 ({error})") from error
+        raise UserError(f"{shown}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown}: is not a CSV file in UTF-8 ({error})") from error
+
+
+def _rows(reader: "Reader", shown: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for column in columns:
+            if header.count(column) != 1:
+                wrong = "two columns" if column in header else "no column"
+                near = "" if column in header else did_you_mean(column, header)
+                raise UserError(f'{shown}: has {wrong} "{column}"{near}')
+        places = [header.index(column) for column in columns]
+        for row in reader:
+            if any(row[len(header) :]):
+                raise UserError(f"{shown}:{reader.line_num}: has {len(row)} cells, the first line {len(header)}")
+            if row:
+                yield reader.line_num, [row[place].strip() if place < len(row) else "" for place in places]
+    except csv.Error as error:
+        raise UserError(f"{shown}:{reader.line_num}: is not a line of CSV ({error})") from error
 
 
 class Images:
-    """Finds the files that cells name, by their path under a folder or, where that is not there, by a unique name."""
+    """Finds the images that cells name: by the path under a folder, or by a file name that only one image has.
+
+    A cell may leave out the suffix.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._by_name: dict[str, list[Path]] | None = None
+        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 (gives a name to ".", and leaves links as they are)
+        self._by_name: dict[str, set[str]] | None = None
 
-    def find(self, cell: str) -> tuple[str, Path] | None:
-        """The image's name under the folder and its file; None when it is missing, ambiguous, or outside the folder."""
-        name = os.path.normpath(os.path.relpath(cell, self.folder) if Path(cell).is_absolute() else cell)
-        if name.split("/")[0] == "..":
-            return None
-        if (path := self.folder / name).is_file():
-            return name, path
-        found = self._index().get(name, [])
-        return (name, found[0]) if len(found) == 1 else None
+    def find(self, cell: str) -> str:
+        """The image's path under the folder.
 
-    def _index(self) -> dict[str, list[Path]]:
+        Raises:
+            LookupError: with the reason, as what a row is without.
+        """
+        name = os.path.relpath(cell, self.folder) if Path(cell).is_absolute() else os.path.normpath(cell)
+        if os.path.isfile(self.folder / name) and not name.startswith("../"):  # noqa: PTH113 (bears with any name)
+            if any(map(is_hidden, name.split("/"))) or not name.lower().endswith(include.IMAGE_SUFFIXES):
+                raise LookupError("a file that is hidden or not an image by its name")
+            return name
+        found = self._index().get(name, set())
+        if len(found) > 1:
+            raise LookupError("a file name that several images share")
+        if not found:
+            raise LookupError("no image of that name")
+        return next(iter(found))
+
+    def _index(self) -> dict[str, set[str]]:
+        """Paths under the folder, by the names that a cell may have for them."""
         if self._by_name is None:
-            self._by_name = {}
-            for parent, _, names in os.walk(self.folder):
-                for name in names:
-                    if name.lower().endswith(include.IMAGE_SUFFIXES):
-                        self._by_name.setdefault(name, []).append(Path(parent) / name)
+            by_name: defaultdict[str, set[str]] = defaultdict(set)
+            start = self.folder.name
+            for image in Walk(self.folder.parent, start).images(start):
+                path = PurePosixPath(image.removeprefix(f"{start}/"))
+                for name in (path.name, path.stem, str(path.with_suffix(""))):
+                    by_name[name].add(str(path))
+            self._by_name = dict(by_name)
         return self._by_name
 
 
@@ -110,32 +147,38 @@ def table_images(
     Raises:
         UserError: when no row can be used, when an image has two classes, or two labels make one folder name.
     """
-    images, label_of = Images(images_dir), label_rule(rule)
-    missing: list[str] = []
-    unlabelled: list[str] = []
+    images, label_of, shown = Images(images_dir), label_rule(rule), printable(path.name)
+    left_out: defaultdict[str, list[str]] = defaultdict(list)  # reason -> rows
     labels: dict[str, str] = {}  # folder name -> label
-    classes: dict[tuple[str, Path], str] = {}
+    classes: dict[str, str] = {}  # image -> folder name
     for line, (cell, text) in read_table(path, (image_column, label_column)):
-        label = label_of(text)
+        label = unicodedata.normalize("NFC", label_of(text))  # an accent may be a character of its own
         folder = class_name(label)
         if not folder:
-            unlabelled.append(f"line {line}")
-        elif not cell.strip() or (image := images.find(cell.strip())) is None:
-            missing.append(f"{printable(cell)} (line {line})")
-        elif labels.setdefault(folder, label) != label:
-            raise UserError(f'{path}:{line}: the labels "{labels[folder]}" and "{label}" both become {folder}')
-        elif classes.setdefault(image, folder) != folder:
-            raise UserError(f"{path.name}:{line}: {image[0]} is {folder} here and {classes[image]} before")
-    _tell(path, "without its image", missing)
-    _tell(path, f'without a label in "{label_column}"', unlabelled)
+            left_out[f'no label in "{label_column}"'].append(f"line {line}")
+            continue
+        try:
+            image = images.find(cell)
+        except LookupError as error:
+            left_out[str(error)].append(f"{printable(cell)} (line {line})")
+            continue
+        if labels.setdefault(folder, label) != label:
+            both = printable(f'"{labels[folder]}" and "{label}"')
+            raise UserError(
+                f"{shown}:{line}: the labels {both} both become {folder}; make them one, or tell them apart"
+            )
+        if classes.setdefault(image, folder) != folder:
+            raise UserError(f"{shown}:{line}: {printable(image)} is {folder} here and {classes[image]} before")
+    for reason, rows in left_out.items():
+        _tell(shown, reason, rows)
     if not classes:
-        raise UserError(f"{path.name}: no row names an image in {images_dir}; see --image_column and --images_dir")
-    for (name, file), folder in classes.items():
-        yield folder, name, file
+        where = printable(str(images_dir))
+        raise UserError(f"{shown}: no row names an image in {where}; see --image_column and --images_dir")
+    for image, folder in classes.items():
+        yield folder, image, images.folder / image
 
 
-def _tell(path: Path, what: str, rows: list[str]) -> None:
-    if rows:
-        more = f", and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-        count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-        log.warning("%s: %s %s left out: %s%s", path.name, count, what, ", ".join(rows[:NAMED]), more)
+def _tell(shown: str, reason: str, rows: list[str]) -> None:
+    more = f", and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+    log.warning("%s: left out %s with %s: %s%s", shown, count, reason, ", ".join(rows[:NAMED]), more)

@@ -61,13 +61,14 @@ class Walk:
 
     def notes(self) -> list[str]:
         """The remarks, and counts of what was passed over."""
-        return self.remarks + [f"{self.split}: ignored {n} {what}" for what, n in sorted(self._ignored.items())]
+        split = printable(self.split)
+        return self.remarks + [f"{split}: ignored {n} {what}" for what, n in sorted(self._ignored.items())]
 
     def _entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
         """What is in a folder, sorted, without what systems leave there."""
         with os.scandir(self.root / folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith(".") or entry.name.lower() in JUNK:
+                if is_hidden(entry.name):
                     self._ignored["hidden files and folders"] += 1
                 else:
                     yield entry
@@ -87,6 +88,11 @@ class Walk:
         elif first != folder:
             self.problems.append(f"{printable(str(path))}: is the same folder as {printable(first)}, of another class")
         return first == folder
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or of those that systems leave everywhere."""
+    return name.startswith(".") or name.lower() in JUNK
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
