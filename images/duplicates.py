@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,23 +21,16 @@ MOST_IMAGES: Final = 200_000  # that the search for near duplicates looks at: a 
 MOST_CANDIDATES: Final = 20_000_000
 _CELLS: Final = 2**20  # hash comparisons at a time
 
+_LUMINANCE: Final = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R 601)
 _COSINES: Final = np.cos(np.pi / SIDE * np.outer(np.arange(8), np.arange(SIDE) + 0.5)).astype(np.float32)  # (8, 32)
-
-
-class Look(NamedTuple):
-    """How an image looks."""
-
-    hash: int  # 64 bits
-    thumbnail: np.ndarray  # uint8 (32, 32, 3)
-    contrast: float  # standard deviation of the grey thumbnail, in levels of 255
-    side: int  # the shorter, in pixels
 
 
 class Print(NamedTuple):
     """What is kept of an image."""
 
     digest: bytes  # sha256 of shape and decoded pixels
-    look: Look | None  # None where it is not to be compared by its look
+    thumbnail: np.ndarray | None  # uint8 (32, 32, 3); None where it is not to be compared by its look
+    side: int  # the shorter, in pixels
 
 
 class Search(NamedTuple):
@@ -49,17 +42,11 @@ class Search(NamedTuple):
 
 def fingerprint(image: np.ndarray, by_look: bool = True) -> Print:
     """What identifies an image: uint8 (H, W, 3)."""
-    digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-    return Print(digest, _look(image) if by_look else None)
-
-
-def _look(image: np.ndarray) -> Look:
-    shrinks = min(image.shape[:2]) >= SIDE
-    small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
-    grey = np.asarray(small.convert("L"), np.float32)
-    low = (_COSINES @ grey @ _COSINES.T).ravel()  # (64,) lowest frequencies of the cosine transform
-    bits = np.packbits(low > np.median(low[1:]))
-    return Look(int.from_bytes(bits.tobytes()), np.asarray(small), float(grey.std()), min(image.shape[:2]))
+    digest, side = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest(), min(image.shape[:2])
+    if not by_look:
+        return Print(digest, None, side)
+    way = Image.Resampling.BOX if side >= SIDE else Image.Resampling.BILINEAR
+    return Print(digest, np.asarray(Image.fromarray(image).resize((SIDE, SIDE), way)), side)
 
 
 def compared(count: int) -> range:
@@ -78,50 +65,65 @@ def identical(prints: Sequence[Print]) -> list[list[int]]:
 def nearly_identical(prints: Sequence[Print]) -> Search:
     """Groups of images that look alike; of identical ones only the first is looked at."""
     first = list({one.digest: index for index, one in reversed(list(enumerate(prints)))}.values())
-    looks = {index: look for index in sorted(first) if (look := prints[index].look) is not None}
-    looked_at = [index for index, look in looks.items() if look.contrast >= FLAT]
+    looked_at = [index for index in sorted(first) if prints[index].thumbnail is not None]
     limits = []
-    if len(looks) < len(first):
-        limits.append(f"near-duplicates were searched among {len(looks):,} of {len(first):,} images")
-    if flat := len(looks) - len(looked_at):
+    if len(looked_at) < len(first):
+        limits.append(f"near-duplicates were searched among {len(looked_at):,} of {len(first):,} images")
+    thumbnails = np.array([prints[index].thumbnail for index in looked_at], np.uint8).reshape(-1, SIDE, SIDE, 3)
+    hashes, contrasts = _hashes(thumbnails)
+    telling = np.flatnonzero(contrasts >= FLAT)
+    if flat := len(looked_at) - len(telling):
         limits.append(f"{flat:,} images of one flat colour were compared only for identity")
-    pairs, complete = _pairs([looks[index] for index in looked_at])
+    allowed = np.array([SMALL_DISTANCE if prints[i].side < PHOTO_SIDE else PHOTO_DISTANCE for i in looked_at])
+    pairs, complete = _pairs(telling, hashes[telling], lambda a, b: _alike(thumbnails, contrasts, allowed, a, b))
     if not complete:
         limits.append(f"the search for near-duplicates stopped after {MOST_CANDIDATES:,} pairs of equal outline")
     return Search(connected((looked_at[a], looked_at[b]) for a, b in pairs), limits)
 
 
-def _pairs(looks: Sequence[Look]) -> tuple[list[tuple[int, int]], bool]:
-    """Pairs of indices that look alike, and whether all were found."""
-    if not looks:
-        return [], True
-    hashes = np.array([one.hash for one in looks], np.uint64)
-    thumbnails = np.stack([one.thumbnail for one in looks])
-    contrasts = np.array([one.contrast for one in looks], np.float32)
-    allowed = np.where([one.side < PHOTO_SIDE for one in looks], SMALL_DISTANCE, PHOTO_DISTANCE)
-    block, candidates = max(1, _CELLS // len(looks)), 0
+def _hashes(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Perceptual hashes, uint64 (N,), and contrasts, float32 (N,): the grey values' standard deviation in levels."""
+    hashes, contrasts = np.empty(len(thumbnails), np.uint64), np.empty(len(thumbnails), np.float32)
+    for start in range(0, len(thumbnails), 1024):
+        part = slice(start, start + 1024)
+        grey = thumbnails[part].astype(np.float32) @ _LUMINANCE  # (n, 32, 32)
+        low = (_COSINES @ grey @ _COSINES.T).reshape(-1, 64)  # the lowest frequencies of the cosine transform
+        bits = np.packbits(low > np.median(low[:, 1:], axis=1, keepdims=True), axis=1)
+        hashes[part] = bits.view(">u8")[:, 0]
+        contrasts[part] = grey.std(axis=(1, 2))
+    return hashes, contrasts
+
+
+def _pairs(
+    places: np.ndarray, hashes: np.ndarray, alike: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[list[tuple[int, int]], bool]:
+    """Pairs of places with near hashes that are alike, and whether all were found."""
+    block, candidates = max(1, _CELLS // max(1, len(hashes))), 0
     found: list[tuple[int, int]] = []
-    for start in progress(range(0, len(looks), block), "comparing", unit=" blocks"):
+    for start in progress(range(0, len(hashes), block), "comparing", unit=" blocks"):
         near = np.bitwise_count(hashes[start : start + block, None] ^ hashes[None, start:]) <= HASH_DISTANCE
         a, b = np.nonzero(near)
-        a, b = a[a < b] + start, b[a < b] + start
-        alike = _distances(thumbnails, contrasts, a, b) <= np.minimum(allowed[a], allowed[b])
-        found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
+        a, b = places[a[a < b] + start], places[b[a < b] + start]
+        kept = alike(a, b)
+        found += zip(a[kept].tolist(), b[kept].tolist(), strict=True)
         candidates += len(a)
         if candidates > MOST_CANDIDATES:
             return found, False
     return found, True
 
 
-def _distances(thumbnails: np.ndarray, contrasts: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of each pair: the root mean square difference over the contrast."""
+def _alike(
+    thumbnails: np.ndarray, contrasts: np.ndarray, allowed: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> np.ndarray:
+    """Of each pair: whether the root mean square difference over the contrast is within what is allowed for both."""
     squares = np.empty(len(a), np.float32)
     for start in range(0, len(a), 1024):
         part = slice(start, start + 1024)
         difference = thumbnails[a[part]].astype(np.int16) - thumbnails[b[part]]
         squares[part] = np.square(difference, dtype=np.float32).mean((1, 2, 3))
-    distances: np.ndarray = np.sqrt(squares / (0.5 * (contrasts[a] ** 2 + contrasts[b] ** 2)))
-    return distances
+    distances = np.sqrt(squares / (0.5 * (contrasts[a] ** 2 + contrasts[b] ** 2)))
+    kept: np.ndarray = distances <= np.minimum(allowed[a], allowed[b])
+    return kept
 
 
 def connected(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
