@@ -134,7 +134,7 @@ def positional(number: float) -> str:
 
 def printable(text: str) -> str:
     """Text from a file system or a file, safe on a terminal and in a one-line message."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -323,5 +323,4 @@ def progress(items: Iterable[T], what: str, total: int | None = None, initial: i
     """A tqdm bar with rate and time left on a terminal; nothing elsewhere."""
     from tqdm import tqdm
 
-    quiet = not sys.stderr.isatty()
-    return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=quiet)
+    return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=None)

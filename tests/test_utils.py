@@ -2,16 +2,21 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
 import os
+import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -28,24 +33,27 @@ from utils import BusyError, Interrupted, TrainingFault, UserError, log, logging
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "text"),
     [
-        (UserError("two\nlines"), 2),
-        (BusyError("in use"), 3),
-        (TrainingFault("no memory", "oom"), 4),
-        (Interrupted(signal.SIGTERM, "stopped"), 143),
-        (Interrupted(signal.SIGINT), 130),
-        (KeyboardInterrupt(), 130),
+        (lambda: UserError("two\nlines"), 2, "two\nlines\n"),
+        (lambda: BusyError("in use"), 3, "in use\n"),
+        (lambda: TrainingFault("no memory", "oom"), 4, "no memory\n"),
+        (lambda: Interrupted(signal.SIGTERM, "stopped"), 143, "stopped\n"),
+        (lambda: Interrupted(signal.SIGINT), 130, ""),
+        (lambda: KeyboardInterrupt("text"), 130, ""),
     ],
 )
-def test_reported_errors(capsys: pytest.CaptureFixture[str], error: BaseException, code: int) -> None:
+def test_reported_errors(
+    capsys: pytest.CaptureFixture[str], error: Callable[[], BaseException], code: int, text: str
+) -> None:
     @utils.reports_errors
-    def main(argv: list[str] | None = None) -> int:
-        raise error
+    def main(argv: list[str], *, loud: bool) -> int:
+        assert (argv, loud) == (["x"], True)
+        raise error()
 
-    assert main(["x"]) == code
-    text = str(error)
-    assert capsys.readouterr() == ("", f"{text}\n" if text else "")
+    assert main(["x"], loud=True) == code
+    assert main.__name__ == "main"
+    assert capsys.readouterr() == ("", text)
 
 
 def test_what_is_no_error_passes() -> None:
@@ -53,6 +61,7 @@ def test_what_is_no_error_passes() -> None:
     with pytest.raises(ZeroDivisionError):  # a fault of the program keeps its traceback
         utils.reports_errors(lambda: 1 // 0)()
     assert TrainingFault("x").reason == "error"
+    assert TrainingFault("x", "oom").reason == "oom"
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -66,11 +75,19 @@ def test_nearest(name: str, expected: str | None) -> None:
     assert utils.nearest(name, ["resnet18", "resnet50", "AdamW", "ps", "wd"]) == expected
 
 
+def test_nearest_is_near_and_always_the_same() -> None:
+    assert utils.nearest("abc", ["abxy"]) is None  # four of seven letters; of two letters one is enough
+    for choices in (["Adam", "ADAM"], ["ADAM", "Adam"]):
+        assert utils.nearest("adam", choices) == "ADAM"
+
+
 def test_did_you_mean() -> None:
     assert utils.did_you_mean("yess", ["yes", "no"]) == '; did you mean "yes"?'
     assert utils.did_you_mean("maybe", {"yes": 1, "no": 0}) == "; choose from no, yes"
     assert utils.did_you_mean("maybe", []) == ""
     assert utils.did_you_mean("maybe", map(str, range(21))) == ""
+    assert utils.did_you_mean("maybe", map(str, range(20))).count(", ") == 19
+    assert utils.did_you_mean("a\x1bc", ["a\x1bb"]) == '; did you mean "a\\x1bb"?'
     assert utils.did_you_mean("maybe", ["\x1b\n"]) == "; choose from \\x1b\\n"
 
 
@@ -125,15 +142,21 @@ def test_printable(text: str) -> None:
 
 def test_write_atomic(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    mask = os.umask(0o027)
-    try:
-        for data in (b"one", b"", b"x" * 100_000):
-            assert write_atomic(path, data) == hashlib.sha256(data).hexdigest()
-            assert path.read_bytes() == data
-        assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    finally:
-        os.umask(mask)
+    for data in (b"one", b"", b"x" * 100_000):
+        assert write_atomic(path, data) == hashlib.sha256(data).hexdigest()
+        assert path.read_bytes() == data
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0, 0o666), (0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_file_is_as_open_as_the_umask_says(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "a", b"one")
+    finally:
+        after = os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+    assert after == mask
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
@@ -159,10 +182,13 @@ def test_a_failed_write_keeps_the_old_bytes(
         monkeypatch.setattr(os, call, opens)
     else:
         monkeypatch.setattr(os, call, fails)
-    message = rf"a\\nb\.json: cannot be written \({os.strerror(code)}\); it needs 1\.0 MB, \d+\.\d MB free$"
-    with pytest.raises(TrainingFault, match=message):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free={tmp_path: 5 * 2**19}[folder]))
+    with pytest.raises(TrainingFault) as caught:
         write_atomic(path, b"n" * 2**20)
-    assert called
+    assert str(caught.value) == (
+        f"{tmp_path}/a\\nb.json: cannot be written ({os.strerror(code)}); it needs 1.0 MB, 2.5 MB free"
+    )
+    assert called == [call]
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -200,6 +226,8 @@ def test_a_write_flushes_file_and_folder_in_order(tmp_path: Path, monkeypatch: p
 
     def noted_replace(a: str, b: Path) -> None:
         calls.append("replace")
+        assert Path(a).parent == tmp_path
+        assert Path(a).name.startswith(utils.TEMPORARY_PREFIX)  # what a start after a crash sweeps away
         replace(a, b)
 
     monkeypatch.setattr(os, "fsync", noted_sync)
@@ -226,6 +254,18 @@ def test_write_into_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("shutil.disk_usage", mock.Mock(side_effect=OSError))
     with pytest.raises(TrainingFault, match=rf"{message} 0\.0 MB, free space unknown$"):
         write_atomic(path, b"")
+
+
+def test_a_failure_without_a_number_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError("the disk has gone")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        TrainingFault, match=r"^a: cannot be written \(the disk has gone\); it needs 0\.0 MB, \d+\.\d MB free$"
+    ):
+        write_atomic(Path("a"), b"")
 
 
 def test_a_killed_writer_leaves_old_or_new(tmp_path: Path) -> None:
@@ -261,6 +301,7 @@ def test_keep_previous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
     utils.keep_previous(path, previous)
     assert previous.read_bytes() == b"two"
+    assert previous.samefile(path)  # a second name, not a second copy
 
     def refuses(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -272,6 +313,29 @@ def test_keep_previous(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
+def test_keep_previous_goes_on_after_a_crash_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, previous = tmp_path / "a", tmp_path / "b"
+    write_atomic(path, b"one")
+
+    def crashes(temporary: Path, _: Path) -> None:
+        temporaries.append(temporary)
+        os.link(temporary, tmp_path / "left")
+        raise Interrupted(signal.SIGTERM)
+
+    temporaries: list[Path] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crashes)
+        with pytest.raises(Interrupted):
+            utils.keep_previous(path, previous)
+    (temporary,) = temporaries
+    assert temporary == tmp_path / f"{utils.TEMPORARY_PREFIX}a-{os.getpid()}"
+    (tmp_path / "left").rename(temporary)  # as kill -9 leaves it
+    write_atomic(path, b"two")
+    utils.keep_previous(path, previous)
+    assert previous.read_bytes() == b"two"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
@@ -279,10 +343,13 @@ def test_to_json_is_strict() -> None:
     value = {"nan": math.nan, "in": [math.inf, (-math.inf, 1.5)], 3: Path("a/b"), "ü": "\ud800", "np": np.float32(0.5),
              "array": np.array([[1, 2]]), "nan array": np.array([np.nan]), "flag": np.True_}  # fmt: skip
     text = utils.to_json(value)
-    assert text.endswith(b"}\n")
     back = json.loads(text, parse_constant=pytest.fail)
     assert back == {"nan": None, "in": [None, [None, 1.5]], "3": "a/b", "ü": "\ud800", "np": 0.5,
                     "array": [[1, 2]], "nan array": [None], "flag": True}  # fmt: skip
+
+
+def test_to_json_is_laid_out_for_people() -> None:
+    assert utils.to_json({"a": [1], "ü": None}) == '{\n  "a": [\n    1\n  ],\n  "ü": null\n}\n'.encode()
 
 
 JSON_VALUES = st.recursive(
@@ -303,11 +370,12 @@ def test_read_json(tmp_path: Path) -> None:
     assert utils.read_json(path) == {"ü": [1, None]}
     for damaged in (b"", b'{"a": ', b"\xff\xfe{", b"[" * 100_000):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"a\\nb\.json: is not valid JSON") as caught:
+        with pytest.raises(UserError, match=r"/a\\nb\.json: is not valid JSON \(.+\)$") as caught:
             utils.read_json(path)
         assert str(caught.value).isprintable()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError) as caught:
         utils.read_json(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: cannot be read (Is a directory)"
 
 
 # --- talking ---------------------------------------------------------------------------------------------------------
@@ -350,15 +418,47 @@ def test_log_goes_on_without_a_full_disk(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_wrong_log_call_is_not_blamed_on_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with logging_to(tmp_path / "train.log"):
-        log.info("%d", "x")
+        log.info("a number: %d", "x")
         log.info("goes on")
-    assert "cannot be written" not in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert out == "goes on\n"
+    assert err.count("Message: 'a number: %d'") == 2  # once for the terminal, once for the file
     assert "goes on" in (tmp_path / "train.log").read_text(encoding="utf-8")
 
 
 def test_progress_is_quiet_off_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(utils.progress(range(3), "counting", total=3)) == [0, 1, 2]
     assert capfd.readouterr() == ("", "")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(utils.progress(range(3), "counting", total=40, initial=20, unit="images")) == [0, 1, 2]
+    assert re.search(r"counting: +50%\|.* 20/40 \[.*images/s", terminal.getvalue())
+    assert terminal.getvalue().endswith(" \r")  # and clears its line
+    utils.progress(range(3), "reading")
+    assert re.search(r"reading: +0%\|.* 0/3 \[.*\?it/s", terminal.getvalue())
+
+
+def test_a_log_line_keeps_to_the_terminals_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, shown in (("ascii", b"na\\xefve\n"), ("latin-1", b"na\xefve\n"), ("utf-8", b"na\xc3\xafve\n")):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+        with logging_to(None):
+            log.info("naïve")
+            log.info(" \n")
+        assert written.getvalue() == shown
+    memory = io.StringIO()  # it has no encoding
+    monkeypatch.setattr(sys, "stdout", memory)
+    with logging_to(None):
+        log.info("naïve")
+    assert memory.getvalue() == "naïve\n"
 
 
 def test_import_is_light() -> None:
