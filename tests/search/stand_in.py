@@ -31,15 +31,22 @@ def main(argv: list[str] | None = None) -> int:
                     if signals.received:
                         break
                     done.append(epoch)
+                    note(folder, "work.txt", f"epoch {epoch}")
                     folder.write_json("checkpoint.pt", done)
         except Interrupted:
             folder.set_state("stopped", reason="signal")
             raise
-    with folder.file("finished.txt").open("a") as file:
-        file.write("once\n")
     folder.write_json("metrics_val_best_weights.json", {"accuracy": 0.5})
     folder.set_state("finished")
+    note(folder, "work.txt", "finished")
+    note(folder, "finished.txt", "once")
     return 0
+
+
+def note(folder: RunFolder, name: str, line: str) -> None:
+    """What happened, in order, whatever is killed."""
+    with folder.file(name).open("a") as file:
+        file.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -200,22 +200,32 @@ def test_words():
     assert [duration(seconds) for seconds in (3.21, 240, 7200)] == ["3.21 s", "4 min", "2 h"]
 
 
-@pytest.mark.campaign
+MEASURED = """
+import json, pathlib, resource, sys
+def seconds():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+from search.table import write_results
+start = seconds()
+write_results(sys.argv[1])
+megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+written = seconds()
+for path in pathlib.Path(sys.argv[1]).rglob("*.json"):
+    json.loads(path.read_text())
+print(written - start, seconds() - written, megabytes)
+sys.exit("torch" in sys.modules)
+"""
+
+
+@pytest.mark.slow
 def test_five_thousand_folders(tmp_path):
-    """Within 5 s of processor time and 300 MB on the machine this was written for; here with room for a busy one."""
+    """In proportion to parsing their files alone, on a machine of any speed or load; measured: 2.4 times, 2.2 s, 76 MB."""
     for i in range(5000):
         values = {"learning_rate": (i + 1) / 1e5, "wd": i % 7 / 100}
         experiment(tmp_path / f"{i // 500}" / f"run_{i}", values, 0.5 + i % 400 / 1000, epochs=10, searched=i % 2 == 0)
-    code = (
-        "import resource, sys; from search.table import write_results; write_results(sys.argv[1]);"
-        "u = resource.getrusage(resource.RUSAGE_SELF);"
-        "print(u.ru_utime + u.ru_stime, u.ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10));"
-        "sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=include.ROOT, capture_output=True, text=True, check=True
-    )
-    seconds, megabytes = map(float, done.stdout.split())
+    command = [sys.executable, "-c", MEASURED, str(tmp_path)]
+    done = subprocess.run(command, cwd=include.ROOT, capture_output=True, text=True, check=True)
+    seconds, parsing, megabytes = map(float, done.stdout.split())
     assert (tmp_path / "results.csv").read_text().count("\n") == 5001
-    assert seconds < 15
+    assert seconds < 5 * parsing
     assert megabytes < 300
