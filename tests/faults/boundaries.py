@@ -44,6 +44,7 @@ class Boundaries:
     def wrap(self) -> None:
         """From now on every call is seen."""
         self._open, self._open_file, self._unlink, self._pwrite = os.open, io.open, os.unlink, os.pwrite
+        self._rename = os.rename
         # os.fdopen and pathlib call io.open; logging has the one in builtins
         for module, wrapper in ((os, self._opening), (io, self._opening_file)):
             setattr(module, "open", wrapper)  # noqa: B010
@@ -73,7 +74,7 @@ class Boundaries:
             self._before(name, target)
             old = _content(target)
             call(source, target, **kwargs)
-            self.undo.append((str(Path(target).parent.resolve()), lambda: self._restore(target, old)))
+            self.undo.append((str(Path(target).parent.resolve()), lambda: self._restore(source, target, old)))
 
         return wrapped
 
@@ -137,18 +138,29 @@ class Boundaries:
 
     # --- what may be lost ---
 
-    def lose_data(self) -> None:
-        """What a power cut may do to bytes that were not flushed: the second half of each such file becomes zeros."""
-        for descriptor in self.unsynced.values():
+    def lose(self, what: str) -> int:
+        """What a power cut may do.
+
+        Args:
+            what: "": nothing; "data": the second half of each file that was not flushed becomes zeros; "names": that,
+                and names in folders that were not flushed are what they were before.
+
+        Returns:
+            How many files and names were lost.
+        """
+        files = list(self.unsynced.values()) if what else []
+        for descriptor in files:
             size = os.fstat(descriptor).st_size
             self._pwrite(descriptor, bytes(size - size // 2), size // 2)
-
-    def lose_names(self) -> None:
-        """What a power cut may do to names in folders that were not flushed: they are what they were before."""
-        for _, undo in reversed(self.undo):
+        renamed = self.undo if what == "names" else []
+        for _, undo in reversed(renamed):
             undo()
+        return len(files) + len(renamed)
 
-    def _restore(self, target: Any, old: bytes | None) -> None:
+    def _restore(self, source: Any, target: Any, old: bytes | None) -> None:
+        if Path(target).is_dir():
+            self._rename(target, source)
+            return
         with contextlib.suppress(OSError):
             self._unlink(target)
         if old is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import utils
+from model import small_nets
 from tests.faults.boundaries import Boundaries, kill
 from training import environment
 
@@ -67,11 +68,16 @@ def at_call(where: str, count: int, then: Callable[[], object]) -> None:
     wrap(where, around)
 
 
+def small_net() -> None:
+    """Gives the net a hundredth of its weights, whose number has no part in what is tested."""
+    vars(small_nets)["CONV_WIDTHS"] = (4, 6, 12)
+
+
 def quick() -> None:
     """Leaves out what takes time and has no part in what is tested: drawing the curves, copying the sources."""
     no_drawing()
     wrap("training.environment:sources", lambda call, *args: {})
-    wrap("training.environment:_git", lambda call, *args: None)
+    no_git()
 
 
 def no_drawing() -> None:
@@ -79,9 +85,15 @@ def no_drawing() -> None:
     wrap("training.recorder:plot_history", lambda call, history, title: utils.to_json(history))
 
 
+def no_git() -> None:
+    """Trains as where there is no git, which need not be started then."""
+    wrap("training.environment:_git", lambda call, *args: None)
+
+
 def few_sources() -> None:
     """Copies one package's sources, as each of them is written alike."""
     vars(environment)["SOURCES"] = ("config",)
+    no_git()
 
 
 # --- calls that change files -----------------------------------------------------------------------------------------
@@ -100,18 +112,14 @@ def killed_at(roots: dict[str, str], number: int, lost: str = "", flushing: bool
     Args:
         roots: see Boundaries.
         number: of the boundary.
-        lost: what goes with it: nothing, as when only the process ends; "data", what was not flushed of files; or
-            "names", of folders too, as when the power fails.
+        lost: what goes with it, as Boundaries.lose names it: "" as when only the process ends, more as when the power
+            fails.
         flushing: False: a program that forgets to flush.
     """
 
     def at(now: int, label: str) -> None:
         if now == number:
-            os.write(1, label.encode())
-            if lost:
-                seen.lose_data()
-            if lost == "names":
-                seen.lose_names()
+            os.write(1, f"{label}: {seen.lose(lost)} lost".encode())
             kill()
 
     seen = Boundaries(roots, at, flushing)

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from config import run_folder
@@ -32,6 +33,14 @@ def differences(path: Path, reference: Path) -> list[str]:
     if (state := folder.status().get("state")) != "finished":
         result.append(f"the state is {state}")
     return result
+
+
+def told(numbers: Sequence[int], harness: object, say: Callable[[str], None]) -> Iterator[int]:
+    """The numbers one by one; says now and then how far a harness is with them."""
+    for done, number in enumerate(numbers, 1):
+        yield number
+        if done % 50 == 0:
+            say(f"{done} of {len(numbers)}: {harness}")
 
 
 def sample(labels: list[str], count: int) -> list[int]:
