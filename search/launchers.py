@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -21,11 +21,19 @@ THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Ended(NamedTuple):
-    """A training that is over: its name, exit code (negative: the signal) and the end of what it said on stderr."""
+    """A training that is over.
+
+    Attributes:
+        name: what it was started as.
+        code: exit code; negative: the signal.
+        errors: the end of what it said on stderr.
+        cancelled: whether a person took it out of the queue: it is not to be started again.
+    """
 
     name: str
     code: int
     errors: str
+    cancelled: bool = False
 
 
 class LauncherLost(Exception):
@@ -40,8 +48,11 @@ class Launcher(Protocol):
     def wrong(self, params: Path, combinations: Sequence[Combination]) -> list[str]:
         """What is wrong with the trials of a search, as far as only torch knows it; none where it cannot tell."""
 
+    def held(self) -> Collection[str]:
+        """The trainings that an earlier start of the search has left here, waiting or running."""
+
     def train(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Starts train.py with these arguments, or has it started soon."""
+        """Starts train.py with these arguments, or has it started soon; takes over what is held."""
 
     def signal(self, number: int) -> None:
         """Sends every training a signal; those that have not begun do not begin."""
@@ -52,6 +63,9 @@ class Launcher(Protocol):
         Raises:
             LauncherLost: when it is no more.
         """
+
+    def kill(self) -> None:
+        """Ends every training at once; called from a signal's handler, before this process ends."""
 
     def close(self) -> None:
         """Ends the launcher; trainings that still run are stopped, and save what they have."""
@@ -99,6 +113,10 @@ class Server:
                 if "problems" in answer:
                     return list(answer["problems"])
 
+    def held(self) -> Collection[str]:
+        """None: trainings end with the server, and it with who started it."""
+        return ()
+
     def train(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Starts train.py with these arguments."""
         self._ask({"train": name, "arguments": list(arguments), "environment": dict(environment)})
@@ -115,6 +133,9 @@ class Server:
         """
         answers = self._answers(seconds)
         return [Ended(a["ended"], a["code"], a["errors"]) for a in answers if "ended" in a]
+
+    def kill(self) -> None:
+        """Leaves it to the server, which ends them when this process is gone."""
 
     def close(self) -> None:
         """Ends the server; trainings that still run are stopped, and save what they have."""
@@ -144,6 +165,17 @@ class Server:
             raise LauncherLost(LOST)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines]
+
+
+def wrong_here(params: Path, combinations: Sequence[Combination]) -> list[str]:
+    """What is wrong with the trials of a search, as far as only torch knows it; found out on this machine."""
+    server = Server(1)
+    try:
+        return server.wrong(params, combinations)
+    except LauncherLost:  # a login node may not have the room; the trials will tell
+        return []
+    finally:
+        server.close()
 
 
 # --- slots -----------------------------------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -84,24 +82,6 @@ def harass(
     assert driver.returncode == 0
     wait_for(lambda: not any(map(alive, seen)))
     return hit
-
-
-@pytest.fixture
-def stand_in_root(tmp_path):
-    """The project with a stand-in for train.py, and without torch."""
-    root = tmp_path / "root"
-    (root / "training").mkdir(parents=True)
-    for name in ("config", "search", "model", "reports"):
-        (root / name).symlink_to(include.ROOT / name)
-    for name in ("include.py", "utils.py", "search_hyperparams.py", "training/signals.py", "training/__init__.py"):
-        shutil.copy(include.ROOT / name, root / name)
-    shutil.copy(include.ROOT / "tests" / "search" / "stand_in.py", root / "train.py")
-    server = (include.ROOT / "training" / "server.py").read_text()
-    found = re.subn(r"IMPORTED_ONCE: Final = \(.*?\)", "IMPORTED_ONCE: tuple[str, ...] = ()", server, flags=re.DOTALL)
-    assert found[1] == 1
-    (root / "training" / "server.py").write_text(found[0])
-    (root / "training" / "catalogues.py").write_text("def catalogues():\n    return {}\n")
-    return root
 
 
 @pytest.mark.parametrize("options", [(), ("--spawn",)], ids=["fork", "spawn"])

@@ -1,0 +1,34 @@
+import re
+import shutil
+
+import pytest
+
+import include
+from tests.search import slurm_cluster
+
+
+@pytest.fixture
+def stand_in_root(tmp_path):
+    """The project with a stand-in for train.py, and without torch."""
+    root = tmp_path / "root"
+    (root / "training").mkdir(parents=True)
+    for name in ("config", "search", "model", "reports"):
+        (root / name).symlink_to(include.ROOT / name)
+    for name in ("include.py", "utils.py", "search_hyperparams.py", "training/signals.py", "training/__init__.py"):
+        shutil.copy(include.ROOT / name, root / name)
+    shutil.copy(include.ROOT / "tests" / "search" / "stand_in.py", root / "train.py")
+    server = (include.ROOT / "training" / "server.py").read_text()
+    found = re.subn(r"IMPORTED_ONCE: Final = \(.*?\)", "IMPORTED_ONCE: tuple[str, ...] = ()", server, flags=re.DOTALL)
+    assert found[1] == 1
+    (root / "training" / "server.py").write_text(found[0])
+    (root / "training" / "catalogues.py").write_text("def catalogues():\n    return {}\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """The environment of a Slurm of this machine alone, up for the tests."""
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    with slurm_cluster.slurm_cluster() as environment:
+        yield environment

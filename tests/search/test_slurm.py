@@ -1,0 +1,288 @@
+"""Trainings as jobs of a real Slurm of one machine: munged, slurmctld and slurmd of the tests' own."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import include
+from config.run_folder import RunFolder
+from search import slurm as engine
+from search import slurm_commands
+from search.slurm import Slurm
+from tests.search.slurm_cluster import LONGEST_ARRAY
+from tests.search.stand_in import EPOCHS
+from utils import UserError
+
+pytestmark = pytest.mark.slow
+SECONDS = 60.0
+
+
+@pytest.fixture
+def slurm_here(slurm, monkeypatch):
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm[name])
+
+
+@pytest.fixture
+def parent(slurm_here, stand_in_root, tmp_path, monkeypatch):
+    """A search's folder, in whose trials nothing is trained but a stand-in."""
+    monkeypatch.setattr(include, "ROOT", stand_in_root)
+    monkeypatch.setattr(engine, "POLL_SECONDS", 0.5)
+    (tmp_path / "a 100% search").mkdir()
+    yield tmp_path / "a 100% search"
+    scancel("--user=root")
+    wait_for(lambda: not queue())
+
+
+@pytest.fixture
+def endless(stand_in_root):
+    """The stand-in takes ten minutes."""
+    train = stand_in_root / "train.py"
+    train.write_text(train.read_text().replace(f"EPOCHS = {EPOCHS}", "EPOCHS = 6000"))
+    assert "6000" in train.read_text()
+
+
+def begin(launcher, parent, names):
+    for name in names:
+        folder = parent / name
+        folder.mkdir(exist_ok=True)
+        (folder / "params.json").write_text("{}")
+        launcher.train(name, ["--data_dir", "d", "--model_dir", str(folder)], {})
+
+
+def ends(launcher, number):
+    """Waits for so many trainings to end."""
+    found, deadline = {}, time.monotonic() + SECONDS
+    while len(found) < number:
+        assert time.monotonic() < deadline, f"only {found} ended"
+        found |= {ended.name: ended for ended in launcher.wait(0.1)}
+    return found
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.05)
+
+
+def states(parent, names):
+    return "".join((RunFolder(parent / name).status().get("state") or "-")[0] for name in names)
+
+
+def epochs(parent, name):
+    path = parent / name / "checkpoint.pt"
+    return len(path.read_text().split(",")) if path.exists() else 0
+
+
+def times_finished(parent, names):
+    return [(parent / name / "finished.txt").read_text() for name in names]
+
+
+def queue(form="%K"):
+    """Of the tasks that are not over."""
+    return subprocess.run(["squeue", "-h", "--array", "-o", form], capture_output=True, text=True).stdout.split()
+
+
+def scancel(*arguments):
+    subprocess.run(["scancel", *arguments], check=True)
+
+
+def test_so_many_at_a_time_and_what_a_person_adds(parent):
+    launcher = Slurm(parent, jobs=2, sbatch="--comment='for tests'")
+    begin(launcher, parent, "abcd")
+    assert launcher.wait(0) == []
+    assert queue("%k") == ["for", "tests"] * 4
+    most, found = 0, {}
+    while len(found) < 4:
+        most = max(most, states(parent, "abcd").count("r"))
+        found |= {ended.name: ended for ended in launcher.wait(0.1)}
+    assert most == 2
+    assert {(ended.code, ended.errors) for ended in found.values()} == {(0, "")}
+    assert times_finished(parent, "abcd") == ["once\n"] * 4
+    launcher.wait(0)
+    assert not list((parent / "slurm").iterdir())
+
+
+def test_arrays_are_split_where_slurm_wants_them_to(parent):
+    names = "abcdefghijkl"
+    launcher = Slurm(parent)
+    begin(launcher, parent, names)
+    launcher.wait(0)
+    jobs = queue("%F")
+    assert sorted(map(jobs.count, set(jobs))) == [len(names) - LONGEST_ARRAY, LONGEST_ARRAY]
+    ends(launcher, len(names))
+    assert times_finished(parent, names) == ["once\n"] * len(names)
+
+
+def test_packs_cores_and_gpus(parent):
+    launcher = Slurm(parent, pack=3, cpus=2, gpus=1)
+    begin(launcher, parent, "abcde")
+    launcher.wait(0)
+    assert queue("%K|%C|%b") == ["0|2|gres:gpu:1", "1|2|gres:gpu:1"]
+    found = ends(launcher, 5)
+    assert list(found)[:2] != ["a", "b"]
+    assert [found[name].code for name in "abcde"] == [0] * 5
+
+
+def test_the_next_process_takes_over_what_is_in_the_queue(parent):
+    first = Slurm(parent, jobs=2)
+    begin(first, parent, "abcdef")
+    first.wait(0)
+    wait_for(lambda: "r" in states(parent, "abcdef"))
+    second = Slurm(parent, jobs=2)
+    assert sorted(second.held()) == list("abcdef")
+    before = queue("%F")
+    begin(second, parent, "abcdefg")
+    assert not second.held()
+    second.wait(0)
+    assert set(queue("%F")) == set(before)  # g has to wait for a place
+    ends(second, 7)
+    assert times_finished(parent, "abcdefg") == ["once\n"] * 7
+
+
+def test_asked_to_stop_they_save_and_what_waits_never_begins(parent, endless):
+    first = Slurm(parent, jobs=2)
+    begin(first, parent, "abcd")
+    first.wait(0)
+    wait_for(lambda: epochs(parent, "a") and epochs(parent, "b"))
+    begin(first, parent, "e")
+    first.signal(signal.SIGTERM)
+    found = ends(first, 5)
+    assert {ended.code for ended in found.values()} == {-signal.SIGTERM}
+    assert states(parent, "abcde") == "ss---"
+    assert not queue()
+    first.close()
+    second = Slurm(parent)
+    assert not second.held()
+    before = epochs(parent, "a")
+    begin(second, parent, "a")
+    second.wait(0)
+    wait_for(lambda: epochs(parent, "a") > before + 1)
+    second.kill()
+    wait_for(lambda: not queue())
+
+
+def test_cancelled_by_a_person(parent, endless):
+    first = Slurm(parent, jobs=1)
+    begin(first, parent, "ab")
+    first.wait(0)
+    wait_for(lambda: epochs(parent, "a"))
+    scancel(first._batches[0].job)
+    wait_for(lambda: states(parent, "a") == "s")
+    found = ends(first, 2)
+    assert all(ended.cancelled for ended in found.values())
+
+
+def test_cancelled_just_before_the_next_process_comes(parent, stand_in_root, endless):
+    """What is still on its way out then is no wish of a person that watches the new one."""
+    train = stand_in_root / "train.py"
+    train.write_text(train.read_text().replace("except Interrupted:", "except Interrupted:\n            time.sleep(3)"))
+    first = Slurm(parent)
+    begin(first, parent, "a")
+    first.wait(0)
+    wait_for(lambda: epochs(parent, "a"))
+    scancel(first._batches[0].job)
+    wait_for(lambda: queue("%T") == ["COMPLETING"])
+    second = Slurm(parent)
+    assert list(second.held()) == ["a"]
+    begin(second, parent, "a")
+    assert not ends(second, 1)["a"].cancelled
+    assert states(parent, "a") == "s"
+
+
+def test_put_back_into_the_queue_it_goes_on(parent, endless):
+    """As Slurm does when it needs the node for somebody else, or loses it."""
+    launcher = Slurm(parent)
+    begin(launcher, parent, "a")
+    launcher.wait(0)
+    wait_for(lambda: epochs(parent, "a"))
+    job = launcher._batches[0].job
+    subprocess.run(["scontrol", "requeue", f"{job}_0"], check=True)
+    wait_for(lambda: queue("%T") == ["PENDING"])
+    assert states(parent, "a") == "s"
+    before = epochs(parent, "a")
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)  # not in two minutes
+    wait_for(lambda: epochs(parent, "a") > before + 1)
+    assert launcher.wait(0) == []
+
+
+@pytest.mark.campaign  # Slurm looks at the time every half a minute
+def test_before_its_time_is_up_it_saves(parent, endless, monkeypatch):
+    monkeypatch.setattr(engine, "SECONDS_TO_SAVE", 57)
+    launcher = Slurm(parent, sbatch="-t 1")
+    begin(launcher, parent, "a")
+    assert ends(launcher, 1)["a"][1:] == (-signal.SIGTERM, "", False)
+    assert states(parent, "a") == "s"
+
+
+def test_a_killed_training_is_told_and_the_rest_of_its_pack_is_trained(parent, stand_in_root):
+    train = stand_in_root / "train.py"
+    killed = "folder.lock()\n    if folder.path.name == 'b':\n        import os\n        os.kill(os.getpid(), 9)"
+    train.write_text(train.read_text().replace("folder.lock()", killed))
+    launcher = Slurm(parent, pack=4)
+    begin(launcher, parent, "abcd")
+    assert {name: ended.code for name, ended in ends(launcher, 4).items()} == {"a": 0, "b": -9, "c": 0, "d": 0}
+
+
+def test_a_task_that_cannot_run_says_why(parent, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    launcher = Slurm(parent)
+    begin(launcher, parent, "ab")
+    found = ends(launcher, 2)
+    assert [ended.code for ended in found.values()] == [1, 1]
+    assert all(re.search(r"/nowhere/python: not found$", ended.errors) for ended in found.values())
+
+
+def test_what_was_taken_back_does_nothing(parent):
+    launcher = Slurm(parent, sbatch="--begin=now+3")
+    begin(launcher, parent, "a")
+    launcher.wait(0)
+    (batch,) = (parent / "slurm").iterdir()
+    (batch / "todo.json").unlink()
+    assert ends(launcher, 1)["a"].code == -signal.SIGTERM
+    assert states(parent, "a") == "-"
+
+
+def test_what_sbatch_refuses(parent, monkeypatch):
+    launcher = Slurm(parent, sbatch="-p nowhere")
+    begin(launcher, parent, "a")
+    with pytest.raises(UserError, match=r"^sbatch: .*[Ii]nvalid partition"):
+        launcher.wait(0)
+    assert not list((parent / "slurm").iterdir())
+    with pytest.raises(UserError, match="--sbatch -p 'x: No closing quotation"):
+        Slurm(parent, sbatch="-p 'x")
+
+
+def test_what_sbatch_refuses_while_others_run_is_tried_again(parent, endless, monkeypatch):
+    monkeypatch.setattr(engine, "RETRY_SECONDS", 0.0)
+    launcher = Slurm(parent)
+    begin(launcher, parent, "a")
+    launcher.wait(0)
+    begin(launcher, parent, "b")
+    launcher._options.append("--partition=nowhere")
+    launcher.wait(0)
+    assert len(queue()) == 1
+    del launcher._options[-1]
+    launcher.wait(0)
+    assert len(queue()) == 2
+
+
+def test_without_slurm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="scontrol is not there; --engine slurm works where Slurm's commands are"):
+        Slurm(tmp_path)
+
+
+def test_a_controller_that_is_silent(parent, monkeypatch):
+    launcher = Slurm(parent)
+    begin(launcher, parent, "a")
+    launcher.wait(0)
+    monkeypatch.setattr(slurm_commands, "queue", lambda names: None)
+    with pytest.raises(UserError, match="controller does not answer"):
+        Slurm(parent)
+    assert ends(launcher, 1)["a"].code == 0  # told by the task itself
