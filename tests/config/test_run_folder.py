@@ -1,13 +1,15 @@
 """RunFolder: artefacts with their digests, state, lock, results moved aside."""
 
+import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,6 +53,7 @@ def test_file_names() -> None:
     assert run_folder.weights_name("best") == "weights_best.safetensors"
     assert run_folder.metrics_name("valid", "last") == "metrics_val_last_weights.json"
     assert run_folder.metrics_name("test", "averaged") == "metrics_test_averaged_weights.json"
+    assert run_folder.metrics_name("test", "best", tta=True) == "metrics_test_best_weights_tta.json"
 
 
 # --- artefacts -------------------------------------------------------------------------------------------------------
@@ -61,7 +64,7 @@ def test_artefacts_are_read_as_written(folder: RunFolder) -> None:
     folder.write_json("history.json", {"loss": float("nan")})
     again = RunFolder(folder.path)
     assert again.read("report/a.bin") == b"one"
-    assert json.loads(again.read("history.json")) == {"loss": None}
+    assert again.read_json("history.json") == {"loss": None}
     assert again.intact("history.json")
     assert not again.intact("missing")
     assert list(again.digests()) == ["history.json", "report/a.bin"]
@@ -215,7 +218,8 @@ def test_one_process_at_a_time_and_a_crash_frees_it(folder: RunFolder) -> None:
 
 def test_lock_and_unlock(folder: RunFolder) -> None:
     folder.unlock()
-    folder.lock()
+    for _ in range(2):  # taken already, it stays so
+        folder.lock()
     with pytest.raises(BusyError, match=f"by process {os.getpid()} on "):
         RunFolder(folder.path).lock()
     folder.unlock()
@@ -254,6 +258,29 @@ def test_a_folder_that_cannot_be_locked(folder: RunFolder, monkeypatch: pytest.M
         assert not isinstance(caught.value, BusyError)
 
 
+@pytest.mark.parametrize("looks", [0, 3, 99])
+def test_a_look_at_the_lock_is_waited_out(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] = len(slept) * seconds
+        if len(slept) == looks:
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(run_folder, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    other = os.open(folder.file(".lock"), os.O_RDWR | os.O_CREAT)
+    try:
+        if looks:
+            fcntl.flock(other, fcntl.LOCK_SH)
+        with pytest.raises(BusyError) if looks == 99 else contextlib.nullcontext():
+            folder.lock()
+    finally:
+        os.close(other)
+        folder.unlock()
+    assert slept == [0.01] * min(looks, 20)
+
+
 def test_a_full_disk_does_not_keep_from_locking(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pwrite", _fails(errno.ENOSPC))
     folder.lock()
@@ -278,21 +305,29 @@ def test_sweep_leaves_children_alone(folder: RunFolder) -> None:
     assert names(folder) == sorted(mine + [f"learning_rate_0.1/{name}" for name in theirs])
 
 
-def test_results_are_moved_aside_and_inputs_stay(folder: RunFolder) -> None:
+def test_sweep_is_not_surprised_by_what_has_gone(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "walk", lambda path: [(str(path), [], [f"{TEMPORARY_PREFIX}gone", "kept"])])
+    folder.sweep(TEMPORARY_PREFIX)
+
+
+def test_results_are_moved_aside_and_inputs_stay(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, form = time.localtime(), time.strftime
+    monkeypatch.setattr(time, "strftime", lambda text: form(text, now))
     inputs = ["README.md", "net.py", "params.json", "search.json", "learning_rate_0.1/params.json"]
     for name in (*inputs, "code/params.json", "code/net.py", "status.json"):
         folder.file(name).parent.mkdir(exist_ok=True)
         folder.file(name).touch()
     folder.write("report/a.png", b"1")
     asides = []
-    for _ in range(3):  # within one second too
+    for _ in range(3):  # within one second
         aside = folder.move_results_aside()
         assert aside is not None
         asides.append(aside)
         assert folder.results() == []
         assert folder.digests() == {}
         folder.write("history.json", b"{}")
-    assert len(set(asides)) == 3
+    stamp = form("%Y%m%d-%H%M%S", now)
+    assert [path.name for path in asides] == [f"before-{stamp}", f"before-{stamp}-1", f"before-{stamp}-2"]
     assert sorted(p.name for p in asides[0].iterdir()) == ["code", "manifest.json", "report", "status.json"]
     assert [p.name for p in folder.results()] == ["history.json", "manifest.json"]
     assert set(inputs) <= set(names(folder))

@@ -35,12 +35,16 @@ def axes(search: Any, *, grid: bool = True):
 def test_a_list_is_a_list_of_values_and_an_inner_list_is_one():
     (axis,) = axes({"learning_rate": [0.1, [0.1, 0.2, 0.3]]})
     assert axis.domain == Choices((0.1, [0.1, 0.2, 0.3]))
+    assert axis.domain.grid() == (0.1, [0.1, 0.2, 0.3])
+    assert axis.when == {}
     assert axis.with_value({}, [0.1, 0.2, 0.3]) == {"learning_rate": [0.1, 0.2, 0.3]}
 
 
 def test_linked_parameters_change_together():
     (axis,) = axes({"arch,batch_size": [["conv", 8], ["deep", 16]]})
     assert axis.with_value({"ps": 0}, ["deep", 16]) == {"ps": 0, "arch": "deep", "batch_size": 16}
+    with pytest.raises(ValueError, match="zip"):
+        axis.with_value({}, ["deep"])
 
 
 @pytest.mark.parametrize(
@@ -84,56 +88,118 @@ def test_a_condition_is_about_earlier_values_or_the_file():
         "ps": {"values": [0, 0.9], "when": {"arch": "deep"}},
         "early_stopping.patience": {"values": [1, 2], "when": {"batch_size": [8]}},
     })  # fmt: skip
+    assert (drop.names, drop.when, patience.when) == (("ps",), {"arch": ["deep"]}, {"batch_size": [8]})
     assert not drop.active({"arch": "conv"}, BASE)
     assert drop.active({"arch": "deep"}, BASE)
+    assert not drop.active({}, BASE)
+    assert not patience.active({"batch_size": 9}, BASE)
     assert patience.active({}, BASE)
     assert arch.active({}, BASE)
 
 
-@pytest.mark.parametrize(
-    ("search", "message"),
-    [
-        ({}, "hyper_search is missing"),
-        ({"ps": 0.5}, r"ps: it is 0.5; it must be a list of values, or a range"),
-        ({"ps": []}, "it must be a list of values"),
-        ({"ps": [0.5, 0.5]}, "lists a value twice"),
-        ({"ps": [0.5], "ps,batch_size": [[0.1, 8]]}, "ps is searched twice"),
-        ({"early_stopping": [None], "early_stopping.patience": [1]}, "early_stopping.patience is searched twice"),
-        ({"ps,ps": [[1, 2]]}, "names a parameter twice"),
-        ({"about": ["a"]}, "cannot be searched"),
-        ({"ps": {"low": 0}}, "its high is null; it must be a number"),
-        ({"ps": {"low": 0.5, "high": 0.5, "step": 1}}, "must be below"),
-        ({"ps": {"low": 0, "high": 1, "log": True, "step": 2}}, "must be above 0"),
-        ({"ps": {"low": 0.1, "high": 1, "log": True, "step": 1}}, "must be above 1"),
-        ({"ps": {"low": 0.1, "high": 1, "step": 0}}, "must be above 0"),
-        ({"ps": {"low": 0.1, "high": 1}}, 'a grid needs a "step"'),
-        ({"ps": {"low": 0.5, "high": 2, "int": True, "step": 1}}, "must be whole"),
-        ({"ps": {"low": 1, "high": 2, "step": 2, "log": "yes"}}, "must be true or false"),
-        ({"ps": {"low": 0, "hihg": 1}}, '"hihg" is not known here; did you mean "high"'),
-        ({"ps": {"low": 0, "values": [1]}}, "it must be a list"),
-        ({"ps": {"when": {"arch": ["conv"]}}}, "it must be a list"),
-        ({"ps": {"values": [0], "when": ["conv"]}}, "it must read"),
-        ({"ps": {"values": [0], "when": {"arhc": ["conv"]}}}, 'does not hold; did you mean "arch"'),
-        ({"ps": {"values": [0], "when": {"arch": ["conv"]}}, "arch": ["conv"]}, "must come before ps"),
-        ({"arch,ps": [["conv", 1], ["deep"]]}, "must be a list of 2"),
-        ({"arch,ps": {"low": 1, "high": 2}}, "need a list"),
-    ],
-)
+A_LIST = 'it must be a list of values, or a range {"low": ..., "high": ...}'
+ONE_OF_TWO = 'it must be a list, {"values": [...]} or a range {"low": ..., "high": ...}'
+NOT_SEARCHED = "does not change a training; it cannot be searched"
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"ps": 0.5}, f"ps: it is 0.5; {A_LIST}"),
+    ({"ps": []}, f"ps: it is []; {A_LIST}"),
+    ({"ps": {"values": 1}}, f"ps: it is 1; {A_LIST}"),
+    ({"ps": None}, f"ps: it is null; {A_LIST}"),
+    ({"ps": [0.5, 0.5]}, "ps: it lists a value twice"),
+    ({"ps": [{"a": 1, "b": 2}, {"b": 2, "a": 1}]}, "ps: it lists a value twice"),
+    ({"ps": [0.5], "ps,batch_size": [[0.1, 8]]}, "ps,batch_size: ps is searched twice"),
+    ({"ps": [0.5], "arch": ["conv"], "ps,batch_size": [[0.1, 8]]}, "ps,batch_size: ps is searched twice"),
+    (
+        {"early_stopping": [None], "early_stopping.patience": [1]},
+        "early_stopping.patience: early_stopping.patience is searched twice",
+    ),
+    ({"early_stopping.patience": [1], "early_stopping": [None]}, "early_stopping: early_stopping is searched twice"),
+    ({"ps,ps": [[1, 2]]}, "ps,ps: it names a parameter twice"),
+    ({"about": ["a"]}, f"about: about {NOT_SEARCHED}"),
+    ({"about.a": {"values": ["a"]}}, f"about.a: about.a {NOT_SEARCHED}"),
+    ({"ps": {"low": 0}}, "ps: its high is null; it must be a number"),
+    ({"ps": {"high": 1}}, "ps: its low is null; it must be a number"),
+    ({"ps": {"low": 0, "high": True}}, "ps: its high is true; it must be a number"),
+    ({"ps": {"low": 0, "high": 1, "step": None}}, "ps: its step is null; it must be a number"),
+    ({"ps": {"low": 0.5, "high": 0.5, "step": 1}}, "ps: its low 0.5 must be below its high 0.5"),
+    ({"ps": {"low": 0, "high": 1, "log": True, "step": 2}}, "ps: its low is 0; with log it must be above 0"),
+    (
+        {"ps": {"low": 0.1, "high": 1, "log": True, "step": 1}},
+        "ps: its step is 1; it must be above 1, as low is multiplied by it",
+    ),
+    ({"ps": {"low": 0.1, "high": 1, "step": 0}}, "ps: its step is 0; it must be above 0"),
+    (
+        {"ps": {"low": 0.1, "high": 1}},
+        'ps: a grid needs a "step" in every range; or set "search": {"method": "random"}',
+    ),
+    ({"ps": {"low": 0.5, "high": 2, "int": True, "step": 1}}, "ps: its low is 0.5; it must be whole, as int is given"),
+    ({"ps": {"low": 1, "high": 2, "step": 2, "log": "yes"}}, 'ps: its log is "yes"; it must be true or false'),
+    ({"ps": {"low": 1, "high": 2, "step": 2, "int": 2}}, "ps: its int is 2; it must be true or false"),
+    ({"ps": {"low": 0, "hihg": 1}}, 'ps: "hihg" is not known here; did you mean "high"?'),
+    (
+        {"ps": {"low": 0, "xyzzy": 1}},
+        'ps: "xyzzy" is not known here; choose from high, int, log, low, step, values, when',
+    ),
+    ({"ps": {"low": 0, "values": [1]}}, f"ps: {ONE_OF_TWO}"),
+    ({"ps": {"when": {"arch": ["conv"]}}}, f"ps: {ONE_OF_TWO}"),
+    (
+        {"ps": {"values": [0], "when": ["conv"]}},
+        'ps: its when is ["conv"]; it must read {"arch": ["resnet50"]}',
+    ),
+    (
+        {"ps": {"values": [0], "when": {"arhc": ["conv"]}}},
+        'ps: its when asks for "arhc", which this file does not hold; did you mean "arch"?',
+    ),
+    (
+        {"ps": {"values": [0], "when": {"arch": ["conv"]}}, "arch": ["conv"]},
+        'ps: its when asks for "arch", which must come before ps in hyper_search',
+    ),
+    (
+        {"ps": {"values": [0], "when": {"arch": ["conv"]}}, "arch,batch_size": [["conv", 8]]},
+        'ps: its when asks for "arch", which must come before ps in hyper_search',
+    ),
+    ({"arch,ps": [["conv", 1], ["deep"]]}, 'arch,ps: ["deep"] must be a list of 2: one value for each of arch, ps'),
+    ({"arch,ps": [["conv", 1], 5]}, "arch,ps: 5 must be a list of 2: one value for each of arch, ps"),
+    ({"arch,ps": {"low": 1, "high": 2}}, "arch,ps: parameters that change together need a list"),
+]
+
+
+@pytest.mark.parametrize(("search", "message"), MISTAKES)
 def test_mistakes(search, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError) as caught:
         axes(search)
-    assert str(caught.value).startswith("params.json: hyper_search")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == f"params.json: hyper_search: {message}"
+
+
+@pytest.mark.parametrize("search", [{}, None])
+def test_nothing_to_search(search):
+    with pytest.raises(UserError) as caught:
+        axes(search)
+    assert str(caught.value) == (
+        'params.json: hyper_search is missing; it names what is tried, as in {"learning_rate": [0.01, 0.001]}'
+    )
 
 
 def test_all_mistakes_are_told():
     with pytest.raises(UserError) as caught:
-        axes({"ps": [], "batch_size": {"low": 1, "high": 2}})
-    assert len(str(caught.value).splitlines()) == 2
+        axes({"ps": [], "batch_size": {"low": 1, "high": 2}, "about": {"values": [0], "when": 1}})
+    assert [line.split(": ")[2] for line in str(caught.value).split("\n")] == ["ps", "batch_size", "about", "about"]
 
 
 def test_a_range_needs_no_step_when_drawn_from():
-    assert axes({"ps": {"low": 0, "high": 1}}, grid=False)[0].domain == Range(0, 1)
+    (axis,) = axes({"ps": {"low": 0, "high": 1}}, grid=False)
+    assert axis.domain == Range(0, 1)
+    assert axis.domain.grid() == ()
+
+
+def test_the_kinds_of_a_range():
+    whole, log, plain = axes(
+        {"batch_size": {"low": 1, "high": 9, "int": 1}, "ps": {"low": 1, "high": 2, "log": 1}, "seed": {"values": [1]}},
+        grid=False,
+    )
+    assert whole.domain == Range(1, 9, whole=True)
+    assert log.domain == Range(1, 2, log=True)
+    assert plain.domain == Choices((1,))
 
 
 # --- trials ---
@@ -170,9 +236,18 @@ def test_a_childs_params():
     child = child_params(base, {"early_stopping.patience": 9, "ps": 0.1}, 1)
     assert child == BASE | {"early_stopping": {"patience": 9}, "ps": 0.1}
     assert BASE["early_stopping"] == {"patience": 3}
-    assert child_params(base, {}, 3)["seed"] == 6
+    assert [child_params(base, {}, seed)["seed"] for seed in (1, 2, 3)] == [4, 5, 6]
+    assert [child_params({"arch": "conv"}, {}, seed).get("seed") for seed in (1, 2)] == [None, 1]
     assert lookup(child, "early_stopping.patience") == 9
     assert lookup(child, "early_stopping.x.y") is None
+
+
+def test_a_childs_params_are_its_own():
+    base = {"arch": "conv", "augment": [{"name": "flip"}], "optimizer_arguments": {"betas": [0.9, 0.99]}}
+    combination = {"normalize": {"mean": [0.5]}}
+    child = child_params(base, combination, 1)
+    child["augment"][0]["name"] = child["optimizer_arguments"]["betas"][0] = child["normalize"]["mean"][0] = "changed"
+    assert "changed" not in json.dumps([base, combination])
 
 
 def test_every_combination_is_checked_and_each_mistake_told_once(tmp_path: Path):
@@ -180,9 +255,14 @@ def test_every_combination_is_checked_and_each_mistake_told_once(tmp_path: Path)
     path.write_text(json.dumps(BASE | {"hyper_search": {"ps": [0.5, 2]}}))
     good: list[dict[str, Any]] = [{"learning_rate": [0.1, 0.2, 0.3]}, {"early_stopping.patience": 1}, {"arch": "deep"}]
     assert wrong_combinations(path, good) == []
-    wrong = wrong_combinations(path, [*good, {"ps": 2, "batch_size": 4}, {"ps": 2, "batch_size": 0}])
-    assert len(wrong) == 2
-    assert "hyper_search: ps=2: ps is 2" in wrong[0]
+    wrong = wrong_combinations(
+        path, [*good, {"ps": 2, "about": "a --set b"}, {"ps": 2, "batch_size": 0}, {"wd": "--set "}]
+    )
+    assert wrong == [
+        "hyper_search: ps=2: ps is 2; it must be a number at least 0 and below 1",
+        "hyper_search: batch_size=0: batch_size is 0; it must be a whole number from 1 to 1000000",
+        'hyper_search: wd="--set ": wd is "--set "; it must be a number at least 0',
+    ]
     assert wrong_combinations(path, [{"arch": "dep"}], {"arch": {"deep": None}}) == [
         'hyper_search: arch="dep": arch is "dep", which is not known; did you mean "deep"?'
     ]
@@ -191,10 +271,16 @@ def test_every_combination_is_checked_and_each_mistake_told_once(tmp_path: Path)
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"method": "tpe"}, "search.method"),
+        ({"method": "tp"}, "search.method"),
         ({"trials": 0}, "search.trials"),
         ({"metric": "recall"}, "its metric must be"),
-        ({"metric": "loss", "mode": "max"}, "its mode must be"),
+        ({"metric": "loss", "mode": "max"}, 'its mode must be "min" or null'),
+        ({"mode": "min"}, 'its mode must be "max" or null, as it compares by accuracy'),
+        ({"pruner": "ahsa"}, 'did you mean "asha"'),
+        ({"pruner": {"name": "median", "reduction": 3}}, "its reduction is nothing to median"),
+        ({"pruner": {"name": "hyperband", "startup": 3}}, "its startup is nothing to hyperband"),
+        ({"pruner": "asha", "seeds": 3}, "judges single trainings: set seeds to 1"),
+        ({"keep_weights": "top5"}, 'did you mean "top3"'),
         ({"trails": 3}, 'did you mean "trials"'),
     ],
 )
