@@ -1,6 +1,8 @@
 """Puts the experiments below a folder into one table: results.md and results.csv.
 
 python synthesize_results.py --parent_dir experiments/learning_rate
+
+With --watch it writes nothing, and shows what runs and what leads until nothing runs any more: for another terminal.
 """
 
 import argparse
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import include
 from search.table import write_results
+from search.watch import watch
 from utils import reports_errors
 
 
@@ -19,13 +22,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--parent_dir", type=Path, required=True, help="a folder with experiments below it, at any depth"
     )
     parser.add_argument("--metric", help="what to rank by (default: what the search or most runs were kept by)")
+    parser.add_argument("--watch", action="store_true", help="show the state as it changes, and write nothing")
     return parser.parse_args(argv)
 
 
 @reports_errors
 def main(argv: list[str] | None = None) -> int:
-    """Writes the table, prints it and returns the exit code: 0 done, 2 bad input."""
+    """Writes the table and prints it, or watches, and returns the exit code: 0 done, 2 bad input."""
     options = parse(argv)
+    if options.watch:
+        watch(options.parent_dir, options.metric)
+        return include.DONE
     path = write_results(options.parent_dir, options.metric)
     sys.stdout.write(path.read_text(encoding="utf-8"))
     return include.DONE

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from search.collect import Comparison
-from search.figures import COLOURS, GREY, panels, short, time_unit
+from search.figures import COLOURS, GREY, panels, time_unit
 from search.read import Run
-from search.table import brief
+from search.words import brief, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from search.collect import canonical
-from search.table import brief
+from search.words import brief, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,9 +130,3 @@ def time_unit(seconds: float) -> tuple[float, str]:
         if seconds >= 2 * unit:
             return unit, name
     return 1.0, "seconds"
-
-
-def short(text: str, length: int) -> str:
-    """The text, cut in the middle where it is longer."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from search.collect import Comparison, Setting, canonical, collect, mean
+from search.collect import Comparison, canonical, collect, mean
 from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far, draw_timeline
-from search.figures import COLOURS, GREY, Scale, curve, outer_legend, over_seeds, panels, png, short
+from search.figures import COLOURS, GREY, Scale, curve, outer_legend, over_seeds, panels, png
 from search.importance import FEWEST_BEST, how_many, importance
-from search.table import brief, plural
+from search.words import caption, plural, short
 from utils import printable, write_atomic
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def draw_history(comparison: Comparison) -> "Figure | None":
                 curve(panel, run.valid[name], GREY, linewidth=0.7, alpha=0.6, zorder=1)
         for setting, colour in reversed(list(zip(best, COLOURS, strict=False))):  # the best on top
             average, spread = over_seeds([run.valid[name] for run in setting.runs if name in run.valid])
-            curve(panel, average, colour, label=_legend(setting), linewidth=1.8, zorder=3)
+            curve(panel, average, colour, label=caption(setting), linewidth=1.8, zorder=3)
             panel.fill_between(
                 np.arange(1, len(average) + 1), average - spread, average + spread, color=colour, alpha=0.16, lw=0
             )
@@ -213,12 +213,6 @@ def _varied(comparison: Comparison) -> list[str]:
     """The parameters of which finished settings have more than one value."""
     seen = {name: {canonical(setting.values[name]) for setting in comparison.settings} for name in comparison.names}
     return [name for name, values in seen.items() if len(values) > 1]
-
-
-def _legend(setting: Setting) -> str:
-    values = ", ".join(f"{name} {brief(value)}" for name, value in setting.values.items())
-    seeds = len({run.seed for run in setting.runs})
-    return short(values or setting.runs[0].name, 60) + (f" ({seeds} seeds)" if seeds > 1 else "")
 
 
 def _limit(panel: "Axes", curves: list[np.ndarray]) -> None:

@@ -93,7 +93,7 @@ def read_run(path: Path, parent: Path) -> Run:
     for file, take in _FILES.items():
         if not (file == run_folder.PARAMS and run.resolved) and (problem := _read(run, path / file, take)):
             problems.append(problem)
-    if run.state == "running" and _lock_is_free(path / run_folder.LOCK):
+    if run.state == "running" and lock_is_free(path / run_folder.LOCK):
         run.state, run.reason = LOST, f"ended without a word in epoch {run.epochs + 1}; the same command continues it"
     if problems and run.state != "failed":
         run.state, run.reason = DAMAGED, "; ".join(problems)
@@ -194,7 +194,7 @@ def greater(metric: str) -> bool:
     return True
 
 
-def _lock_is_free(path: Path) -> bool:
+def lock_is_free(path: Path) -> bool:
     """Whether no process trains in the folder; asked with a shared lock, which is given back at once."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -17,7 +17,8 @@ from reports.tables import csv_bytes
 from search.collect import Comparison, collect
 from search.ranking import Row, ranking
 from search.read import SEARCH, Run
-from utils import positional, printable, write_atomic
+from search.words import brief, duration, escaped, plural, show
+from utils import printable, write_atomic
 
 RESULTS_MD: Final = "results.md"
 RESULTS_CSV: Final = "results.csv"
@@ -289,40 +290,6 @@ def _next_commands(parent: Path, comparison: Comparison, ranked: list[Row]) -> s
     return f"Next:\n\n{fence}sh\n{text}\n{fence}"
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
-
-
-def show(value: Any, digits: int = 17) -> str:
-    """A parameter's value as people write it, with so many significant digits: 0.0001, [0.1, 0.2], - for none."""
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return f"[{', '.join(show(item, digits) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {show(item, digits)}" for key, item in value.items()) + "}"
-    if isinstance(value, float) and digits < 17:
-        return positional(float(f"{value:.{digits}g}"))
-    return positional(value) if isinstance(value, int | float) else printable(str(value))
-
-
-def brief(value: Any) -> str:
-    """A parameter's value where people read it: four digits tell drawn numbers apart."""
-    return show(value, 4)
-
-
-def escaped(text: str) -> str:
-    """Text as a cell or a word of Markdown that means nothing else."""
-    text = re.sub(r"([\\`*<>\[\]|~$&#])", r"\\\1", printable(text))
-    return re.sub(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\_", text)
-
-
-def duration(seconds: float) -> str:
-    """42 s, 12 min, 3.4 h."""
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
-
-
 def _table(header: list[str], lines: list[list[str]]) -> str:
     cells = [[escaped(cell if len(cell) <= 160 else f"{cell[:159]}…") for cell in line] for line in lines]
     return str(tabulate(cells, [escaped(name) for name in header], tablefmt="pipe", disable_numparse=True))
@@ -334,8 +301,3 @@ def _ends(interval: Interval, sign: str = "") -> str:
 
 def _figure(value: float, form: str = ".4f", unit: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"
-
-
-def plural(count: int, what: str) -> str:
-    """1 run, 2 runs."""
-    return f"{count} {what}{'s' * (count != 1)}"

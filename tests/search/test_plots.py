@@ -10,8 +10,9 @@ from PIL import Image
 
 from search.collect import collect
 from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far
-from search.figures import Scale, over_seeds, short, time_unit
+from search.figures import Scale, over_seeds, time_unit
 from search.plots import PLOTS, draw_heat_map, draw_history, draw_importance, write_plots
+from search.words import short
 from tests.search.folders import experiment, grid
 from utils import UserError
 

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 import include
-from search.table import duration, escaped, show, write_results
+from search.table import write_results
+from search.words import duration, escaped, show
 from tests.search.folders import experiment, grid, write
 
 
@@ -219,7 +220,7 @@ sys.exit("torch" in sys.modules)
 
 @pytest.mark.slow
 def test_five_thousand_folders(tmp_path):
-    """In proportion to parsing their files alone, on a machine of any speed or load; measured: 2.4 times, 2.2 s, 76 MB."""
+    """In proportion to parsing their files, on a machine of any speed or load; measured: 2.4 times, 2.2 s, 76 MB."""
     for i in range(5000):
         values = {"learning_rate": (i + 1) / 1e5, "wd": i % 7 / 100}
         experiment(tmp_path / f"{i // 500}" / f"run_{i}", values, 0.5 + i % 400 / 1000, epochs=10, searched=i % 2 == 0)
