@@ -47,10 +47,16 @@ def without_cache(data):
     shutil.rmtree(data / ".cache", ignore_errors=True)
 
 
+def after_checkpoint(labels):
+    """The boundary at which the first epoch is in the checkpoint and nowhere else."""
+    return labels.index("replace run/checkpoint.pt") + 2
+
+
 class Harness:
     def __init__(self, server, data, place, undisturbed):
         self.server, self.data, self.path = server, data, place / "killed"
         self.reference, self.labels = undisturbed
+        self.labels_continued: list[str] = []  # of the run that continues after the kill of note_continued
         self.killed = Counter()
         self.losses = 0  # files and names that went with the power
         self.wrong = []
@@ -63,19 +69,14 @@ class Harness:
         """Whether a boundary is of the write of a figure; elsewhere the time that drawing takes is saved."""
         return "replace run/train_history.png" in self.labels[max(0, number - 4) : number + 5]
 
-    def kill_at(self, number, lost="", flushing=True):
-        """Kills at a boundary, continues, and notes what is wrong then."""
+    def kill_at(self, number, lost="", flushing=True, again=0):
+        """Kills at a boundary, and the continued run at one of its own; continues, and notes what is wrong then."""
         plants = PLANTS if self.draws(number) else (*PLANTS, NO_DRAWING)
-        fresh(self.path, **PARAMS)
-        without_cache(self.data)
-        arguments = {"roots": roots(self.path, self.data), "number": number, "lost": lost, "flushing": flushing}
-        killed = self.server.train(self.path, self.data, plants=[*plants, ("killed_at", arguments)])
+        self._begin_and_kill(number, plants, lost=lost, flushing=flushing)
         label = self.labels[number - 1]
-        at = re.search(rf"{re.escape(label)}: (\d+) lost$", killed.out)
-        assert killed.code == -signal.SIGKILL, f"{label}: {killed}"
-        assert at, f"{label}: {killed}"
-        self.killed["power cut" if lost else "killed"] += 1
-        self.losses += int(at[1])
+        if again:
+            self._kill(again, self.labels_continued, plants)
+            label += f", then {again} {self.labels_continued[again - 1]}"
         ended = self.server.train(self.path, self.data, plants=plants)
         if ended.code != 0 and "already finished" not in ended.err:
             found = [f"exit code {ended.code}: {ended.err}"]
@@ -83,6 +84,28 @@ class Harness:
             found = differences(self.path, self.reference)
             found += [name for name in names(self.data) if "building" in name or "dossier-" in name]
         self.wrong += [f"{number} {lost} {label}: {difference}" for difference in found]
+
+    def note_continued(self, number):
+        """Kills at a boundary, and notes the boundaries of the run that continues."""
+        note, plants = self.path.with_name("noted"), (*PLANTS, NO_DRAWING)
+        self._begin_and_kill(number, plants)
+        noting = ("boundaries", {"roots": roots(self.path, self.data), "note": str(note)})
+        assert self.server.train(self.path, self.data, plants=[*plants, noting]).code == 0
+        self.labels_continued = json.loads(note.read_text())
+
+    def _begin_and_kill(self, number, plants, **loss):
+        fresh(self.path, **PARAMS)
+        without_cache(self.data)
+        self._kill(number, self.labels, plants, **loss)
+
+    def _kill(self, number, labels, plants, **loss):
+        label, arguments = labels[number - 1], {"roots": roots(self.path, self.data), "number": number} | loss
+        killed = self.server.train(self.path, self.data, plants=[*plants, ("killed_at", arguments)])
+        at = re.search(rf"{re.escape(label)}: (\d+) lost$", killed.out)
+        assert killed.code == -signal.SIGKILL, f"{label}: {killed}"
+        assert at, f"{label}: {killed}"
+        self.killed["power cut" if loss.get("lost") else "killed"] += 1
+        self.losses += int(at[1])
 
 
 @pytest.fixture
@@ -112,6 +135,17 @@ def test_killed_at_some_boundaries(harness, say):
 
 
 @pytest.mark.slow
+def test_killed_again_at_some_boundaries_of_the_continued_run(harness, say):
+    first = after_checkpoint(harness.labels)
+    harness.note_continued(first)
+    for again in sample(harness.labels_continued, 6):
+        harness.kill_at(first, again=again)
+    say(f"write boundaries of a continued run: {harness}")
+    assert harness.killed["killed"] >= 12
+    assert not harness.wrong, "\n".join(harness.wrong)
+
+
+@pytest.mark.slow
 def test_power_fails_after_some_renames(harness, say):
     renamed = [number for number, label in enumerate(harness.labels, 1) if label.startswith(("replace", "rename"))]
     for number in renamed[:: len(renamed) // 8]:
@@ -134,6 +168,17 @@ def test_killed_at_every_boundary(harness, say):
         harness.kill_at(number)
     say(f"write boundaries: {harness}")
     assert harness.killed["killed"] >= FLOOR
+    assert not harness.wrong, "\n".join(harness.wrong)
+
+
+@pytest.mark.campaign
+def test_killed_again_at_every_boundary_of_the_continued_run(harness, say):
+    first = after_checkpoint(harness.labels)
+    harness.note_continued(first)
+    for again in told(range(1, len(harness.labels_continued) + 1), harness, say):
+        harness.kill_at(first, again=again)
+    say(f"write boundaries of a continued run: {harness}")
+    assert harness.killed["killed"] >= 2 * FLOOR
     assert not harness.wrong, "\n".join(harness.wrong)
 
 
