@@ -9,9 +9,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_start_method
+from multiprocessing import connection, get_start_method
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from utils import TrainingFault, UserError
 
 Indices = NDArray[np.int64]
 Dropped = tuple[tuple[str, str], ...]  # path and reason of each image left out
+
+_DYING: Final = 2.0  # seconds within which a worker whose connection broke has ended
 
 
 def stack(images: Sequence[Pixels], pinned: bool = False) -> tuple[Tensor, Tensor]:
@@ -202,13 +204,20 @@ class StreamedStore:
         try:
             return step()
         except (RuntimeError, OSError, EOFError) as error:
-            if codes := [worker.exitcode for worker in self._processes() if worker.exitcode is not None]:
+            if codes := self._exit_codes():
                 self._abandon()
                 raise TrainingFault(self._death(codes[0])) from error
             if isinstance(error, OSError):
                 why = f"{self._workers} loader workers cannot be started or heard ({error.strerror or error})"
                 raise TrainingFault(f"{why}; lower num_workers") from error
             raise
+
+    def _exit_codes(self) -> list[int]:
+        """Of the workers that have died, or are about to: one that is killed closes its connections first."""
+        workers = {worker.sentinel: worker for worker in self._processes()}
+        for sentinel in connection.wait(list(workers), _DYING) if workers else ():
+            workers[sentinel].join()
+        return [worker.exitcode for worker in workers.values() if worker.exitcode is not None]
 
     def _processes(self) -> list[Any]:
         return [] if self._loader._iterator is None else list(self._loader._iterator._workers)

@@ -123,6 +123,7 @@ def serve(place: Path) -> None:
 def end(code: int, properly: bool = False) -> NoReturn:
     """Ends the process."""
     if properly:
+        gc.unfreeze()  # what is kept from collection looks like a leak to extension modules, which say so
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

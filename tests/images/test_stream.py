@@ -1,8 +1,10 @@
+import errno
 import fcntl
 import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
@@ -86,6 +88,20 @@ def test_a_dead_worker_is_a_training_fault(tiny_data):
         time.sleep(0.001)
     with pytest.raises(TrainingFault, match=r"a loader worker died \(SIGKILL.*memory or /dev/shm.*num_workers"):
         list(batches)
+    assert len(list(store.batches(PARTS))) == len(PARTS)  # by new workers
+
+
+def test_a_worker_whose_connection_breaks_before_it_is_dead(tiny_data):
+    store = stream(tiny_data, 2)
+    list(store.batches(PARTS))
+    worker = workers_of(store)[1]
+
+    def broken():
+        threading.Timer(0.3, os.kill, (worker.pid, signal.SIGKILL)).start()
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(TrainingFault, match=r"a loader worker died \(SIGKILL"):
+        store._watched(broken)
     assert len(list(store.batches(PARTS))) == len(PARTS)  # by new workers
 
 
