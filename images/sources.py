@@ -248,9 +248,12 @@ def prepare(
         out.parent.mkdir(parents=True, exist_ok=True)
         with _scratch(out.parent) as scratch:
             given, digest = _unpacked(archive, sha256, scratch)
-            items, fractions = divide(make(given, scratch / "download", **options), division)
-            if len({item.label for item in items}) < 2:
-                raise UserError(f"{source}: all images are of one class, and a classifier needs 2 or more")
+            found = list(make(given, scratch / "download", **options))
+            if len(labels := {item.label for item in found}) < 2:
+                raise UserError(
+                    f"{source}: all images are of the class {printable(*labels)}; a classifier needs 2 or more"
+                )
+            items, fractions = divide(found, division)
             counts = _write(items, scratch)
             given_as = {"source": source, "archive": archive and archive.name, "sha256": digest, "options": options}
             made = {"taken_from_train": fractions, "seed": division.seed or 0, "images": counts}

@@ -108,8 +108,8 @@ class Images:
         self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 (gives a name to ".", and leaves links as they are)
         self._by_name: dict[str, set[str]] | None = None
 
-    def find(self, cell: str) -> str:
-        """The image's path under the folder.
+    def find(self, cell: str) -> tuple[str, str]:
+        """The image's name, which does not tell in which folders it was looked for, and its path under the folder.
 
         Raises:
             LookupError: with the reason, as what a row is without.
@@ -118,13 +118,14 @@ class Images:
         if os.path.isfile(self.folder / name) and not name.startswith("../"):  # noqa: PTH113 (bears with any name)
             if any(map(is_hidden, name.split("/"))) or not name.lower().endswith(include.IMAGE_SUFFIXES):
                 raise LookupError("a file that is hidden or not an image by its name")
-            return name
+            return name, name
         found = self._index().get(name, set())
         if len(found) > 1:
             raise LookupError("a file name that several images share")
         if not found:
             raise LookupError("no image of that name")
-        return next(iter(found))
+        path = next(iter(found))
+        return PurePosixPath(path).name, path
 
     def _index(self) -> dict[str, set[str]]:
         """Paths under the folder, by the names that a cell may have for them."""
@@ -150,7 +151,8 @@ def table_images(
     images, label_of, shown = Images(images_dir), label_rule(rule), printable(path.name)
     left_out: defaultdict[str, list[str]] = defaultdict(list)  # reason -> rows
     labels: dict[str, str] = {}  # folder name -> label
-    classes: dict[str, str] = {}  # image -> folder name
+    classes: dict[str, str] = {}  # path -> folder name
+    names: dict[str, str] = {}  # path -> name
     for line, (cell, text) in read_table(path, (image_column, label_column)):
         label = unicodedata.normalize("NFC", label_of(text))  # an accent may be a character of its own
         folder = class_name(label)
@@ -158,7 +160,7 @@ def table_images(
             left_out[f'no label in "{label_column}"'].append(f"line {line}")
             continue
         try:
-            image = images.find(cell)
+            name, image = images.find(cell)
         except LookupError as error:
             left_out[str(error)].append(f"{printable(cell)} (line {line})")
             continue
@@ -169,13 +171,14 @@ def table_images(
             )
         if classes.setdefault(image, folder) != folder:
             raise UserError(f"{shown}:{line}: {printable(image)} is {folder} here and {classes[image]} before")
+        names.setdefault(image, name)
     for reason, rows in left_out.items():
         _tell(shown, reason, rows)
     if not classes:
         where = printable(str(images_dir))
         raise UserError(f"{shown}: no row names an image in {where}; see --image_column and --images_dir")
     for image, folder in classes.items():
-        yield folder, image, images.folder / image
+        yield folder, names[image], images.folder / image
 
 
 def _tell(shown: str, reason: str, rows: list[str]) -> None:
