@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast campaign coverage check format lock clean
+.PHONY: help demo test test-fast campaign coverage mutation check format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ coverage: $(VENV)/stamp  ## every line and branch of what writes files, keeps ch
 	$(RUN) -m coverage run -m pytest -q -m "not campaign" tests/test_utils.py tests/config tests/training/test_checkpoint.py
 	$(RUN) -m coverage report
 
+mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a time: do the tests notice? An hour
+	$(RUN) bench/mutation.py
+
 check: $(VENV)/stamp  ## format, lint, types, layout; changes nothing
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -50,7 +53,7 @@ format: $(VENV)/stamp  ## format the code
 
 lock:  ## resolve pyproject.toml into requirements.lock for every platform (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--group dev --extra timm pyproject.toml -o requirements.lock
+		--group dev --extra timm --extra ray pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches, never data or experiments
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

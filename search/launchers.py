@@ -3,9 +3,10 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -16,6 +17,8 @@ from utils import UserError
 Environment = dict[str, str]
 
 MOST_CPU_SLOTS: Final = 8  # unless asked for more: each trial takes memory for its images and its net
+SECONDS_TO_SAVE: Final = 120  # that a cluster leaves a training between asking it to stop and ending it
+POLL_SECONDS: Final = 0.5
 LOST: Final = "training.server ended unasked"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -120,6 +123,23 @@ class Server:
     def train(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         """Starts train.py with these arguments."""
         self._ask({"train": name, "arguments": list(arguments), "environment": dict(environment)})
+
+    def train_to_the_end(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], stop: Callable[[], bool]
+    ) -> Ended:
+        """One training alone, which is asked to stop, and save what it has, once `stop` says so.
+
+        Raises:
+            LauncherLost: when there is no server any more.
+        """
+        self.train(name, arguments, environment)
+        asked = False
+        while True:
+            for ended in self.wait(POLL_SECONDS):
+                return ended
+            if stop() and not asked:
+                self.signal(signal.SIGTERM)
+                asked = True
 
     def signal(self, number: int) -> None:
         """Sends every training a signal."""

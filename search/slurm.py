@@ -21,14 +21,13 @@ from typing import Any, Final
 import include
 from config.space import Combination
 from search import slurm_commands as commands
-from search.launchers import Ended, wrong_here
+from search.launchers import SECONDS_TO_SAVE, Ended, wrong_here
 from utils import UserError, log, make_folder, read_json, to_json, write_atomic
 
 FOLDER: Final = "slurm"
 TODO: Final = "todo.json"
 NOTE: Final = ".ended.json"
 ASK: Final = signal.SIGUSR1  # asks a task to stop: it alone is told, while Slurm's TERM goes to all processes of a job
-SECONDS_TO_SAVE: Final = 120  # before a job's time is up
 POLL_SECONDS: Final = 10.0
 POLL_SECONDS_AT_THE_END: Final = 1.0
 RETRY_SECONDS: Final = 30.0

@@ -17,12 +17,11 @@ from types import FrameType
 from typing import Final
 
 import include
-from search.launchers import Ended, LauncherLost, Server
+from search.launchers import POLL_SECONDS, Ended, LauncherLost, Server
 from search.slurm import ASK, NOTE, TODO, Todo
 from utils import UserError, read_json, to_json, write_atomic
 
 STOPPED: Final = (-signal.SIGTERM, 128 + signal.SIGTERM)
-POLL_SECONDS: Final = 0.5
 
 
 def main() -> int:
@@ -54,7 +53,8 @@ def _train(server: Server, folder: Path, left: list[Todo], asked: Collection[int
     """Trains until all have ended, a signal asks to stop, or the server may have gone with a killed training."""
     while left and not asked:
         try:
-            ended = _train_one(server, left[0], asked)
+            one = left[0]["name"], left[0]["arguments"], left[0]["environment"]
+            ended = server.train_to_the_end(*one, lambda: ASK in asked)
         except LauncherLost as error:
             ended = Ended(left[0]["name"], -signal.SIGKILL, str(error))
         if ended.code in STOPPED:
@@ -65,17 +65,6 @@ def _train(server: Server, folder: Path, left: list[Todo], asked: Collection[int
         del left[0]
         if ended.code == -signal.SIGKILL:
             return
-
-
-def _train_one(server: Server, todo: Todo, asked: Collection[int]) -> Ended:
-    server.train(todo["name"], todo["arguments"], todo["environment"])
-    told = False
-    while True:
-        for ended in server.wait(POLL_SECONDS):
-            return ended
-        if ASK in asked and not told:
-            server.signal(signal.SIGTERM)
-            told = True
 
 
 if __name__ == "__main__":

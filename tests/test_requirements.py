@@ -10,7 +10,8 @@ import include
 
 PROJECT = tomllib.loads((include.ROOT / "pyproject.toml").read_text())
 CORE = PROJECT["project"]["dependencies"]
-REST = [*PROJECT["project"]["optional-dependencies"]["timm"], *PROJECT["dependency-groups"]["dev"]]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+REST = [*(line for lines in EXTRAS.values() for line in lines), *PROJECT["dependency-groups"]["dev"]]
 LOCK = (include.ROOT / "requirements.lock").read_text()
 PINNED = dict(re.findall(r"^([\w.-]+)==([\w.+]+)", LOCK, re.MULTILINE))
 
