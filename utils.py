@@ -182,6 +182,18 @@ def make_folder(path: Path) -> None:
         raise TrainingFault(_write_failure(path, 0, error)) from error
 
 
+def move(path: Path, target: Path) -> None:
+    """Gives a file or folder another name on the same file system.
+
+    Raises:
+        TrainingFault: naming the target and the space left.
+    """
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise TrainingFault(_write_failure(target, 0, error)) from error
+
+
 def keep_previous(path: Path, previous: Path) -> None:
     """Gives the file a second name, replacing what had that name, before the file itself is written anew."""
     if not path.is_file():

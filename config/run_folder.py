@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from utils import BusyError, UserError, make_folder, printable, read_json, to_json, write_atomic
+from utils import BusyError, UserError, make_folder, move, printable, read_json, to_json, write_atomic
 
 PARAMS: Final = "params.json"
 PARAMS_RESOLVED: Final = "params_resolved.json"
@@ -223,7 +223,8 @@ class RunFolder:
             inner[:] = [name for name in inner if not _is_child_experiment(Path(folder, name))]
             for name in names:
                 if name.startswith(prefix):
-                    Path(folder, name).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # one that stays harms nothing
+                        Path(folder, name).unlink()
 
     def results(self) -> list[Path]:
         """Everything at the top of the folder that is not an input."""
@@ -231,15 +232,19 @@ class RunFolder:
         return sorted(p for p in children if not p.name.startswith("before-"))
 
     def move_results_aside(self) -> Path | None:
-        """Moves the results of a run into before-<time>/, so that nothing is lost; None when there are none."""
+        """Moves the results of a run into before-<time>/, so that nothing is lost; None when there are none.
+
+        Raises:
+            TrainingFault: when one cannot be moved.
+        """
         if not (results := self.results()):
             return None
         stamp = time.strftime("before-%Y%m%d-%H%M%S")
         taken = sum(1 for p in self.path.iterdir() if p.name.startswith(stamp))
         aside = self.path / (f"{stamp}-{taken}" if taken else stamp)
-        aside.mkdir()
+        make_folder(aside)
         for path in results:
-            path.rename(aside / path.name)
+            move(path, aside / path.name)
         self._digests = None
         return aside
 

@@ -306,8 +306,19 @@ def test_sweep_leaves_children_alone(folder: RunFolder) -> None:
 
 
 def test_sweep_is_not_surprised_by_what_has_gone(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "walk", lambda path: [(str(path), [], [f"{TEMPORARY_PREFIX}gone", "kept"])])
+    there = folder.file(f"{TEMPORARY_PREFIX}there")
+    there.touch()
+    monkeypatch.setattr(os, "walk", lambda path: [(str(path), [], [f"{TEMPORARY_PREFIX}gone", there.name, "kept"])])
     folder.sweep(TEMPORARY_PREFIX)
+    assert not there.exists()
+
+
+def test_sweep_leaves_what_cannot_be_removed(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = folder.file(f"{TEMPORARY_PREFIX}there")
+    there.touch()
+    monkeypatch.setattr(os, "unlink", _fails(errno.EIO))
+    folder.sweep(TEMPORARY_PREFIX)
+    assert there.exists()
 
 
 def test_results_are_moved_aside_and_inputs_stay(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +342,17 @@ def test_results_are_moved_aside_and_inputs_stay(folder: RunFolder, monkeypatch:
     assert sorted(p.name for p in asides[0].iterdir()) == ["code", "manifest.json", "report", "status.json"]
     assert [p.name for p in folder.results()] == ["history.json", "manifest.json"]
     assert set(inputs) <= set(names(folder))
+
+
+def test_results_that_cannot_be_moved_stay(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write("history.json", b"{}")
+    before = names(folder)
+    for call, place in (("rename", r"before-[\d-]+/history\.json"), ("mkdir", r"before-[\d-]+")):
+        monkeypatch.setattr(os, call, _fails(errno.ENOSPC))
+        message = rf"{place}: cannot be written \(No space left on device\); it needs 0\.0 MB, \d+\.\d MB free$"
+        with pytest.raises(TrainingFault, match=message):
+            folder.move_results_aside()
+        assert names(folder) == before
 
 
 def test_nothing_to_move(folder: RunFolder) -> None:

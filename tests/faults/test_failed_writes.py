@@ -14,7 +14,7 @@ import pytest
 
 from config.run_folder import RunFolder
 from tests.faults.server import Plant
-from tests.faults.trials import differences, fresh, sample, told
+from tests.faults.trials import differences, fresh, overwrite, sample, told
 
 PARAMS = {"cache": "disk", "ema_decay": 0.9, "num_epochs": 2}
 FLOOR = 60
@@ -117,6 +117,27 @@ def test_every_write_fails(harness, code, say):
     say(f"failed writes: {harness}")
     assert harness.failed.total() >= FLOOR
     assert not harness.wrong, "\n".join(harness.wrong)
+
+
+@pytest.mark.slow
+def test_results_that_cannot_be_moved_aside_are_not_lost(server, data, place, undisturbed, say):
+    reference, _ = undisturbed
+    path, note = place / "overwritten", place / "noted"
+
+    def overwritten(plant, arguments):
+        plants = [*PLANTS, (plant, {"roots": roots(path, data)} | arguments)]
+        return overwrite(server, data, path, reference, plants)
+
+    assert overwritten("boundaries", {"note": str(note)}).code == 0
+    moves = [number for number, label in enumerate(json.loads(note.read_text()), 1) if "run/before" in label]
+    assert len(moves) >= 20
+    for turn, number in enumerate(moves):
+        code = CODES[turn % 2]
+        ended = overwritten("fails_at", {"number": number, "code": code})
+        message = rf"{path}/before-\S+: cannot be written \({os.strerror(code)}\); it needs 0\.0 MB, \d+\.\d MB free\n"
+        assert ended.code == 4
+        assert re.fullmatch(message, ended.err), ended.err
+    say(f"moves of results that failed: {len(moves)}, none lost")
 
 
 @pytest.mark.slow

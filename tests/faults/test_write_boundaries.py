@@ -1,6 +1,5 @@
 """Killed at every call that changes a file, and continued by the same command: the same outcome."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -10,7 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.faults.server import Plant
-from tests.faults.trials import differences, fresh, names, sample, told
+from tests.faults.trials import differences, fresh, names, overwrite, sample, told
 
 # Disk cache, moving average, averages of epochs, an early stop after epoch 2 of 3, and plots.
 PARAMS = {
@@ -56,7 +55,7 @@ class Harness:
     def __init__(self, server, data, place, undisturbed):
         self.server, self.data, self.path = server, data, place / "killed"
         self.reference, self.labels = undisturbed
-        self.labels_continued: list[str] = []  # of the run that continues after the kill of note_continued
+        self.labels_continued = []  # of the run that continues after the kill of note_continued
         self.killed = Counter()
         self.losses = 0  # files and names that went with the power
         self.wrong = []
@@ -197,29 +196,18 @@ def test_power_fails_at_every_boundary(harness, lost, say):
 # --- --overwrite -----------------------------------------------------------------------------------------------------
 
 
-def contents(path):
-    """sha256 of all files below a folder but the lock."""
-    files = (p for p in path.rglob("*") if p.is_file() and p.name != ".lock")
-    return Counter(hashlib.sha256(p.read_bytes()).hexdigest() for p in files)
-
-
 @pytest.mark.slow
 def test_killed_while_results_are_moved_aside_none_is_lost(server, data, place, undisturbed, say):
     reference, _ = undisturbed
     path, note = place / "overwritten", place / "noted"
-    before = contents(reference)
 
-    def overwrite(plant, arguments):
-        shutil.rmtree(path, ignore_errors=True)
-        shutil.copytree(reference, path)
+    def overwritten(plant, arguments):
         plants = [*PLANTS, NO_DRAWING, (plant, {"roots": roots(path, data)} | arguments)]
-        ended = server.train(path, data, "--overwrite", plants=plants)
-        assert before <= contents(path)
-        return ended.code
+        return overwrite(server, data, path, reference, plants).code
 
-    assert overwrite("boundaries", {"note": str(note)}) == 0
+    assert overwritten("boundaries", {"note": str(note)}) == 0
     moves = [number for number, label in enumerate(json.loads(note.read_text()), 1) if "run/before" in label]
     assert len(moves) >= 20
     for number in moves:
-        assert overwrite("killed_at", {"number": number}) == -9
+        assert overwritten("killed_at", {"number": number}) == -signal.SIGKILL
     say(f"killed while results are moved aside: {len(moves)}, none lost")

@@ -1,12 +1,15 @@
 """What a training that was disturbed, and then continued by the same command, must leave."""
 
+import hashlib
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from config import run_folder
 from config.run_folder import RunFolder
+from tests.faults.server import Ended, Plant, Server
 from tests.training.runs import experiment, outcome
 
 VARYING = {run_folder.LOCK, run_folder.LOG, ".cache/fingerprint.json"}  # may be there or not
@@ -33,6 +36,21 @@ def differences(path: Path, reference: Path) -> list[str]:
     if (state := folder.status().get("state")) != "finished":
         result.append(f"the state is {state}")
     return result
+
+
+def overwrite(server: Server, data: Path, path: Path, reference: Path, plants: Sequence[Plant]) -> Ended:
+    """Trains anew over a copy of a finished run, of whose files none must be lost."""
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(reference, path)
+    ended = server.train(path, data, "--overwrite", plants=plants)
+    assert _contents(reference) <= _contents(path)
+    return ended
+
+
+def _contents(path: Path) -> Counter[str]:
+    """sha256 of all files below a folder but the lock."""
+    files = (p for p in path.rglob("*") if p.is_file() and p.name != run_folder.LOCK)
+    return Counter(hashlib.sha256(p.read_bytes()).hexdigest() for p in files)
 
 
 def told(numbers: Sequence[int], harness: object, say: Callable[[str], None]) -> Iterator[int]:
