@@ -6,14 +6,14 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from images import folder as folder_module
-from images.folder import NAMED, check_headers, fingerprint, scan
+from images.folder import CHUNK, NAMED, check_headers, fingerprint, in_threads, scan
 from images.read import read_header
-from images.walk import Walk
 from tests.conftest import TINY_CLASSES, TINY_COUNTS, write_image
 from utils import UserError, read_json
 
@@ -287,7 +287,11 @@ def test_a_table_that_is_missing_or_empty(multi_label):
 def test_good_images_pass(tiny_data):
     folder = scan(tiny_data)
     checked, bad = check_headers(folder, 50, skip_bad=False)
-    assert checked is folder
+    for name, split in folder.splits.items():
+        headers = [read_header(tiny_data / path) for path in split.paths]
+        assert checked.splits[name].paths == split.paths
+        assert (checked.splits[name].targets == split.targets).all()
+        assert checked.splits[name].sizes.tolist() == [[header.height, header.width] for header in headers]
     assert bad == []
 
 
@@ -464,6 +468,41 @@ def test_names_that_are_no_text(data):
     assert "train/apple/\udcff.png" in read_json(data / ".cache/fingerprint.json")["files"]
 
 
-def test_a_walk_below_nothing(tmp_path):
-    (tmp_path / "train").mkdir()
-    assert Walk(tmp_path, "train").images("train/absent") == []
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
+def test_an_error_in_a_thread_leaves_the_rest_undone(error):
+    done = []
+
+    def work(path):
+        if path == "5":
+            raise error
+        done.append(path)
+
+    with pytest.raises(error):
+        in_threads(work, [str(number) for number in range(200 * CHUNK)], "working")
+    assert len(done) < 100 * CHUNK
+
+
+def test_an_interrupt_between_results_leaves_the_rest_undone(monkeypatch):
+    done = []
+
+    class Bar:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, _):
+            raise KeyboardInterrupt
+
+    def work(path):
+        time.sleep(0.0002)
+        done.append(path)
+
+    monkeypatch.setattr(folder_module, "progress", lambda *_, **__: Bar())
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(work, [str(number) for number in range(100 * CHUNK)], "working")
+    assert len(done) < 50 * CHUNK
