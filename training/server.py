@@ -7,7 +7,9 @@ other end). When the input ends, because whoever asked is gone, the trainings ar
 No GPU is touched here: what CUDA starts does not survive a fork.
 """
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -48,6 +50,7 @@ def main() -> int:
     if not spawn:
         for module in IMPORTED_ONCE:
             importlib.import_module(module)
+        gc.freeze()  # the collector would write to what was imported, and each training have a copy of its own
     _say(answers, {"ready": True})
 
     running: Running = {}
@@ -112,7 +115,21 @@ def _start(request: dict[str, Any], running: Running, spawn: bool, own: Sequence
     sys.argv = [TRAIN, *request["arguments"]]
     if spawn:
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    runpy.run_path(TRAIN, run_name="__main__")  # ends this process
+    try:
+        runpy.run_path(TRAIN, run_name="__main__")
+    except SystemExit as end:
+        _leave(int(end.code or 0))
+
+
+def _leave(code: int) -> None:
+    """Ends this process as the interpreter would, but takes nothing apart: that writes to all that was imported.
+
+    To copy those pages first takes over a second (1.7 s; without, 0.02 s).
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _report_ended(running: Running, answers: int) -> None:
