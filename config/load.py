@@ -46,7 +46,9 @@ def load_params(path: Path | str, overrides: Sequence[str] = (), catalogues: Cat
         raise UserError(f"{file}:1: holds {shown(document.value)}; it must be one object {{ }} with parameters")
 
     origins = {place: (line, f"{file}:{line}") for place, line in document.lines.items()} | {(): (0, file)}
-    reported = [(origins[place], f"{dotted(place)} {message}") for place, message in document.twice[:MOST_PROBLEMS]]
+    reported = [
+        (origins[place], f"{dotted(place)} {message}") for place, message in document.twice[: MOST_PROBLEMS + 1]
+    ]
     for number, override in enumerate(overrides):
         origin = (strict_json.MOST_BYTES + number, f"--set {short(override)}")  # after every line there can be
         reported += [(origin, message) for message in _override(document.value, origins, override, origin)]

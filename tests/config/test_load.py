@@ -93,39 +93,70 @@ def test_an_override_mends_the_file(file: Path) -> None:
     )
 
 
+MUST_READ = "must read key=value, as in learning_rate=0.01 or early_stopping.patience=3"
+RATE = "a number at least 0, a list of 1 to 64 (each a number at least 0) or an object (low, high)"
+
+
 @pytest.mark.parametrize(
-    ("override", "expected"),
+    ("override", "message"),
     [
-        ("", "--set : must read key=value"),
-        ("batch_size", "--set batch_size: must read key=value, as in learning_rate=0.01"),
-        ("=3", "--set =3: must read key=value"),
-        ("early_stopping.=3", "--set early_stopping.=3: must read key=value"),
-        (".=3", "--set .=3: must read key=value"),
-        ("bath_size=3", '--set bath_size=3: "bath_size" is not a parameter; did you mean "batch_size"?'),
-        ("batch_size=three", '--set batch_size=three: batch_size is "three"; it must be a whole number from 1'),
-        ("batch_size=1.5", "--set batch_size=1.5: batch_size is 1.5; it must be a whole number"),
-        ("cuda=True", '--set cuda=True: cuda is "True"; it must be 0, 1, false or true'),
-        ("pretrain=True", '--set pretrain=True: pretrain is "True"; it must be 0 or 1 without quotes'),
-        ("learning_rate=NaN", "--set learning_rate=NaN: learning_rate is NaN; it must be a finite number"),
-        ("learning_rate=[0.1,", '--set learning_rate=[0.1,: learning_rate is "[0.1,"; it must be a number'),
+        ("", MUST_READ),
+        ("batch_size", MUST_READ),
+        ("=3", MUST_READ),
+        ("early_stopping.=3", MUST_READ),
+        (".=3", MUST_READ),
+        ("bath_size=3", '"bath_size" is not a parameter; did you mean "batch_size"?'),
+        ("batch_size=three", 'batch_size is "three"; it must be a whole number from 1 to 1000000'),
+        ("batch_size=1.5", "batch_size is 1.5; it must be a whole number from 1 to 1000000"),
+        ("cuda=True", 'cuda is "True"; it must be 0, 1, false or true'),
+        ("pretrain=True", 'pretrain is "True"; it must be 0 or 1 without quotes, the name of weights, or a path'),
+        ("learning_rate=NaN", "learning_rate is NaN; it must be a finite number"),
+        ("learning_rate=[0.1,", f'learning_rate is "[0.1,"; it must be {RATE}'),
         ("learning_rate.low=0.1", 'learning_rate is [0.002, 0.002, 0.002]; it has no "low" to set'),
         ("wd.x.y=1", 'wd is 0.0001; it has no "x" to set'),
-        ("no.such=1", '--set no.such=1: "no" is not a parameter'),
+        ("early_stopping.patience.x=1", 'early_stopping.patience is 10; it has no "x" to set'),
+        ("no.such=1", '"no" is not a parameter; params.schema.json lists them all'),
         ("early_stopping.patiance=3", '"early_stopping.patiance" is not a parameter; did you mean "patience"?'),
         ('early_stopping={"patience": 1, "patience": 2}', "early_stopping.patience is given twice"),
-        ('early_stopping={"patience": "x"}', '--set early_stopping={"patience": "x"}: early_stopping.patience is "x"'),
-        ("arch=\udcff", "--set arch=\\udcff: arch is"),
-        ("about=\n\x1b[31m", None),
-        ("about=" + "[" * 99999, None),
-        ("arch=" + "a" * 99999, "; it must be text of 1 to 500 characters"),
+        (
+            'early_stopping={"patience": "x"}',
+            'early_stopping.patience is "x"; it must be a whole number from 1 to 1000000',
+        ),
+        ('about={"a": [1, {"b": NaN}]}', "about.a[1].b is NaN; it must be a finite number"),
     ],
 )
-def test_bad_overrides(file: Path, override: str, expected: str | None) -> None:
-    if expected is None:
-        load(file, TEMPLATE, override)
-    else:
-        (line,) = problems(file, TEMPLATE, override)
-        assert expected in line
+def test_bad_overrides(file: Path, override: str, message: str) -> None:
+    assert problems(file, TEMPLATE, override) == [f"--set {override}: {message}"]
+
+
+def test_a_bad_override_is_shown_on_one_short_line(file: Path) -> None:
+    long = "a" * 99_999
+    (line,) = problems(file, TEMPLATE, f"arch={long}")
+    assert line == f'--set arch={long[:74]}…: arch is "{long[:78]}…; it must be text of 1 to 500 characters'
+    (line,) = problems(file, TEMPLATE, "arch=\udcff")
+    assert line == '--set arch=\\udcff: arch is "\\udcff"; that holds half a character (a lone surrogate)'
+
+
+@pytest.mark.parametrize("value", ["\n\x1b[31m", "[" * 99_999, "a=b", "", " x "])
+def test_a_value_that_is_not_json_is_text(file: Path, value: str) -> None:
+    assert load(file, TEMPLATE, f"about={value}").about == value
+
+
+def test_the_last_override_counts(file: Path) -> None:
+    assert load(file, TEMPLATE, "batch_size=x", "batch_size=8").batch_size == 8
+    assert problems(file, TEMPLATE, "batch_size=8", " batch_size =x") == [
+        '--set  batch_size =x: batch_size is "x"; it must be a whole number from 1 to 1000000'
+    ]
+    assert problems(file, TEMPLATE, "early_stopping.patience=x", 'early_stopping={"min_delta": -1}') == [
+        '--set early_stopping={"min_delta": -1}: early_stopping.min_delta is -1; it must be a number at least 0'
+    ]
+
+
+def test_mistakes_in_overrides_follow_those_in_the_file_in_their_order(file: Path) -> None:
+    lines = problems(file, '{"arch": 1}', "wd=-1", "ps", "about=1", "early_stopping.patience=0")
+    assert [line.partition(":")[0] for line in lines] == [
+        "params.json", "--set wd=-1", "--set ps", "--set about=1", "--set early_stopping.patience=0"
+    ]  # fmt: skip
 
 
 # --- names and floods ------------------------------------------------------------------------------------------------
@@ -134,33 +165,54 @@ def test_bad_overrides(file: Path, override: str, expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('"arch": "resnet81"', 'arch is "resnet81", which is not known; did you mean "resnet18"?'),
-        ('"arch": "ResNet18"', 'did you mean "resnet18"?'),
-        ('"arch": "resnet18", "optimizer": "Adamw"', 'optimizer is "Adamw", which is not known; did you mean "AdamW"?'),
-        ('"arch": "resnet18", "optimizer": "zzz"', 'optimizer is "zzz", which is not known; choose from AdamW, SGD'),
-        ('"arch": "resnet18", "scheduler": "one_cylce"', 'did you mean "one_cycle"?'),
-        ('"arch": "resnet18", "loss": "focall"', 'did you mean "focal"?'),
-        ('"arch": "resnet18", "metrics": ["accuracy",\n"f2"]', 'json:2: metrics[1] is "f2", which is not known'),
-        ('"arch": "resnet18", "augment": ["horizontal_flop"]', 'augment[0] is "horizontal_flop", which is'),
-        ('"arch": "resnet18", "augment": [{"name": "vertical"}]', 'augment[0].name is "vertical", which is not known'),
+        ('"arch": "resnet81"', '1: arch is "resnet81", which is not known; did you mean "resnet18"?'),
+        ('"arch": "ResNet18"', '1: arch is "ResNet18", which is not known; did you mean "resnet18"?'),
+        ('"optimizer": "Adamw"', '1: optimizer is "Adamw", which is not known; did you mean "AdamW"?'),
+        ('"optimizer": "zzz"', '1: optimizer is "zzz", which is not known; choose from AdamW, SGD'),
+        ('"scheduler": "one_cylce"', '1: scheduler is "one_cylce", which is not known; did you mean "one_cycle"?'),
+        ('"loss": "focall"', '1: loss is "focall", which is not known; did you mean "focal"?'),
+        ('"metrics": ["accuracy",\n"f2"]', '2: metrics[1] is "f2", which is not known; did you mean "f1"?'),
         (
-            '"arch": "resnet18", "augment": [{"name": "horizontal_flip", "prob": 1}]',
-            "augment[0].prob is not an argument of horizontal_flip; choose from p",
+            '"augment": ["horizontal_flop"]',
+            '1: augment[0] is "horizontal_flop", which is not known; did you mean "horizontal_flip"?',
         ),
         (
-            '"arch": "resnet18", "optimizer_arguments":\n{"momentum": 0.9}',
-            "params.json:2: optimizer_arguments.momentum is not an argument of AdamW; choose from betas, eps",
+            '"augment": [{"name": "vertical"}]',
+            '1: augment[0].name is "vertical", which is not known; choose from horizontal_flip, random_resized_crop, '
+            "v2.GaussianBlur",
         ),
         (
-            '"arch": "resnet18", "loss_arguments": {"label_smothing": 0.9}',
-            'loss_arguments.label_smothing is not an argument of cross_entropy; did you mean "label_smoothing"?',
+            '"augment": [{"name": "v2.GaussianBlur", "any": 1},\n{"name": "horizontal_flip", "p": 1, "prob": 1}]',
+            "2: augment[1].prob is not an argument of horizontal_flip; choose from p",
         ),
-        ('"arch": "resnet18", "scheduler_arguments": {"gamma": 0.9}', "scheduler_arguments.gamma is not an"),
+        (
+            '"optimizer_arguments":\n{"momentum": 0.9}',
+            "2: optimizer_arguments.momentum is not an argument of AdamW; choose from betas, eps",
+        ),
+        (
+            '"loss_arguments": {"label_smothing": 0.9}',
+            '1: loss_arguments.label_smothing is not an argument of cross_entropy; did you mean "label_smoothing"?',
+        ),
+        ('"scheduler_arguments": {"gamma": 0.9}', "1: scheduler_arguments.gamma is not an argument of one_cycle"),
+        (
+            '"optimizer": 3, "optimizer_arguments": {"x": 1}',
+            "1: optimizer is 3; it must be text of 1 to 500 characters",
+        ),
+        ('"optimizer_arguments": 3', "1: optimizer_arguments is 3; it must be an object"),
     ],
-)  # fmt: skip
+)
 def test_names_are_checked_in_the_same_pass(file: Path, text: str, expected: str) -> None:
-    (line,) = problems(file, f"{{{text}}}", catalogues=CATALOGUES)
-    assert expected in line
+    arch = "" if '"arch"' in text else '"arch": "resnet18", '
+    assert problems(file, f"{{{arch}{text}}}", catalogues=CATALOGUES) == [f"params.json:{expected}"]
+
+
+def test_an_unknown_name_has_no_arguments_to_check(file: Path) -> None:
+    text = '{"arch": "resnet18", "optimizer": "zzz", "optimizer_arguments": {"x": 1}, "loss_arguments": {"x": 1}}'
+    assert problems(file, text, catalogues=CATALOGUES) == [
+        'params.json:1: optimizer is "zzz", which is not known; choose from AdamW, SGD',
+        "params.json:1: loss_arguments.x is not an argument of cross_entropy; "
+        "choose from class_weights, label_smoothing",
+    ]
 
 
 def test_a_missing_arch_is_no_unknown_name(file: Path) -> None:
@@ -179,28 +231,53 @@ def test_every_mistake_in_one_pass_in_the_order_of_the_file(file: Path) -> None:
   "wd": NaN, "about": "\\ud800",
   "ps": 3,
   "best_metric": "f1",
-  "hyper_search": {"im_size": [1]}
+  "hyper_search": {"im_size": [1]},
+  "\\ud800": 1
 }"""
     lines = problems(file, text, "threads=x", "seed", "optimizer=Adamm", catalogues=CATALOGUES)
-    starts = [line.partition(": ")[0] for line in lines]
-    assert starts == [
-        "params.json",
-        *(f"params.json:{n}" for n in (2, 4, 4, 5, 6, 7, 8, 8, 9, 9, 10, 11)),
-        "--set threads=x",
-        "--set seed",
-        "--set optimizer=Adamm",
+    assert lines == [
+        "params.json: arch is missing: shallow, deep, conv, a torchvision or timm model, or "
+        '"net.py" for the net.py beside this file',
+        'params.json:2: "bath_size" is not a parameter; did you mean "batch_size"?',
+        'params.json:4: early_stopping.patience is "x"; it must be a whole number from 1 to 1000000',
+        'params.json:4: "early_stopping.monitor" is not a parameter; did you mean "monitor_metric"?',
+        "params.json:5: learning_rate.high is missing: learning rate of the head",
+        'params.json:6: "learning_rate.hihg" is not a parameter; did you mean "high"?',
+        'params.json:7: metrics[0] is "acuracy", which is not known; did you mean "accuracy"?',
+        "params.json:8: wd is NaN; it must be a finite number",
+        'params.json:8: about is "\\ud800"; that holds half a character (a lone surrogate)',
+        "params.json:9: ps is given twice, on lines 3 and 9",
+        "params.json:9: ps is 3; it must be a number at least 0 and below 1",
+        'params.json:10: best_metric is "f1"; it must be "loss" or listed in metrics; choose from acuracy, loss',
+        'params.json:11: hyper_search: "im_size" is not a parameter in this file; did you mean "optimizer"?',
+        "params.json:12: \\ud800 holds half a character (a lone surrogate) in its name",
+        '--set threads=x: threads is "x"; it must be a whole number from 0 to 1024',
+        f"--set seed: {MUST_READ}",
+        '--set optimizer=Adamm: optimizer is "Adamm", which is not known; did you mean "AdamW"?',
     ]
 
 
-def test_a_flood_of_mistakes_is_cut(file: Path) -> None:
-    text = json.dumps({f"key{n}": n for n in range(20_000)})
-    assert len(problems(file, text)) == MOST_PROBLEMS + 1
-    text = "{" + ",".join(['"arch": "conv"'] * 20_000) + "}"
-    assert 1 < len(problems(file, text)) <= MOST_PROBLEMS
+@pytest.mark.parametrize("number", [MOST_PROBLEMS - 1, MOST_PROBLEMS, MOST_PROBLEMS + 1, 20_000])
+def test_a_flood_of_mistakes_is_cut(file: Path, number: int) -> None:
+    unknown = problems(file, json.dumps({f"key{n}": n for n in range(number)} | {"arch": "conv"}))
+    twice = problems(file, "{" + ",".join(['"arch": "conv"'] * (number + 1)) + "}")
+    assert unknown[0] == 'params.json:1: "key0" is not a parameter; params.schema.json lists them all'
+    assert twice[0] == "params.json:1: arch is given twice, on lines 1 and 1"
+    for lines in (unknown, twice):
+        assert len(lines) == min(number, MOST_PROBLEMS) + (number > MOST_PROBLEMS)
+        assert (lines[-1] == "… and more") == (number > MOST_PROBLEMS)
 
 
-@pytest.mark.parametrize("path", ["no/such/params.json", ".", "a\0b", "x" * 5000])
-def test_files_that_cannot_be_read(path: str) -> None:
-    with pytest.raises(UserError, match=r"cannot be read \(.+\)") as caught:
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("no/such/params.json", "No such file or directory"),
+        (".", "Is a directory"),
+        ("x" * 5000, "File name too long"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_files_that_cannot_be_read(path: str, why: str) -> None:
+    with pytest.raises(UserError) as caught:
         load_params(path)
-    assert str(caught.value).isprintable()
+    assert str(caught.value) == f"{path}: cannot be read ({why})".replace("\0", "\\x00")
