@@ -259,7 +259,7 @@ def prepare(
             made = {"taken_from_train": fractions, "seed": division.seed or 0, "images": counts}
             write_atomic(scratch / "data" / PROVENANCE, to_json(given_as | made))
             os.sync()
-            _put_in_place(scratch / "data", out)
+            _put_in_place(scratch / "data", out, overwrite)
     except OSError as error:
         what = printable(f"{error.filename or out}: {error.strerror or error}")
         if error.errno not in DISK_FAULTS:
@@ -321,8 +321,8 @@ def _file_name(item: Item) -> str:
     return f"{hashlib.sha256(whole).hexdigest()[:16]}_{name[-50:]}"
 
 
-def _put_in_place(data: Path, out: Path) -> None:
-    if os.path.lexists(out):
+def _put_in_place(data: Path, out: Path, overwrite: bool) -> None:
+    if overwrite and os.path.lexists(out):
         stamp = time.strftime(f"{out.name}-before-%Y%m%d-%H%M%S")
         taken = sum(path.name.startswith(stamp) for path in out.parent.iterdir())
         aside = out.with_name(f"{stamp}-{taken}" if taken else stamp)
