@@ -203,4 +203,5 @@ def _without(source: Source, unread: dict[int, str], offsets: Indices) -> tuple[
 def subset(split: Split, positions: Indices) -> Split:
     """The images of a split at some positions, in that order."""
     paths = tuple(split.paths[position] for position in positions)
-    return dataclasses.replace(split, paths=paths, targets=split.targets[positions])
+    sizes = None if split.sizes is None else split.sizes[positions]
+    return dataclasses.replace(split, paths=paths, targets=split.targets[positions], sizes=sizes)

@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +49,13 @@ class Split:
         name: train, valid or test.
         paths: N paths relative to the data folder, with forward slashes; class by class, sorted.
         targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multi-label data.
+        sizes: (N, 2) int64, height and width of each upright image; None until check_headers has read them.
     """
 
     name: str
     paths: tuple[str, ...]
     targets: NDArray[Any]
+    sizes: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -223,34 +225,37 @@ def check_headers(
     """Reads the header of every image.
 
     Returns:
-        The folder without the images that have no readable header, and these with the reason.
+        The folder with the sizes of its images, without those that have no readable header, and these with the reason.
 
     Raises:
         UserError: naming them, unless `skip_bad`; or when a split or a class of train would be left empty.
     """
 
-    def reason(path: str) -> str | None:
+    def size(path: str) -> tuple[int, int] | str:
         try:
-            read_header(folder.root / path, max_megapixels)
+            header = read_header(folder.root / path, max_megapixels)
         except ImageError as error:
             return error.reason
-        return None
+        return header.height, header.width
 
     paths = [path for split in folder.splits.values() for path in split.paths]
-    found = zip(paths, in_threads(reason, paths, "reading headers"), strict=True)
-    bad = {path: why for path, why in found if why is not None}
+    found = dict(zip(paths, in_threads(size, paths, "reading headers"), strict=True))
+    bad = {path: why for path, why in found.items() if isinstance(why, str)}
     if bad and not skip_bad:
         lines = [f"{_shown(folder.root, path)}: {why}" for path, why in bad.items()]
         count = f"{len(bad)} of {len(paths)} images cannot be used; mend or remove them, or set skip_bad: 1"
         raise UserError("\n".join([*_some(lines), count]))
-    return _without(folder, bad.keys()) if bad else folder, list(bad.items())
+    return _measured(folder, {path: size for path, size in found.items() if path not in bad}), list(bad.items())
 
 
-def _without(folder: DataFolder, bad: Collection[str]) -> DataFolder:
+def _measured(folder: DataFolder, sizes: Mapping[str, object]) -> DataFolder:
+    """The folder with the images alone whose sizes are known."""
     splits = {}
     for name, split in folder.splits.items():
-        keep = np.array([path not in bad for path in split.paths])
-        splits[name] = Split(name, tuple(itertools.compress(split.paths, keep)), split.targets[keep])
+        keep = np.array([path in sizes for path in split.paths])
+        paths = tuple(itertools.compress(split.paths, keep))
+        measured = np.array([sizes[path] for path in paths], np.int64).reshape(-1, 2)
+        splits[name] = Split(name, paths, split.targets[keep], measured)
         left = set(splits[name].targets.tolist()) if name == "train" and not folder.multi_label else None
         lost = [label for index, label in enumerate(folder.classes) if left is not None and index not in left]
         if lost or not keep.any():

@@ -84,9 +84,12 @@ class Source:
         return int(self.lengths.sum())
 
     def measure(self, index: int) -> None:
-        """Fills in an image's size from its header alone."""
-        header = read_header(self.root / self.split.paths[index], self.max_megapixels)
-        self.sizes[index] = self.view.size(header.height, header.width)
+        """Fills in an image's size: as it was found before, else from its header alone."""
+        if self.split.sizes is None:
+            header = read_header(self.root / self.split.paths[index], self.max_megapixels)
+            self.sizes[index] = self.view.size(header.height, header.width)
+        else:
+            self.sizes[index] = self.view.size(*self.split.sizes[index].tolist())
 
     def image(self, index: int) -> Pixels:
         """Decodes one image.

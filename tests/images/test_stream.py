@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.images.test_cache import all_pixels, open_train, spoil
+from images.cache import open_store
+from images.folder import check_headers, fingerprint, scan
+from images.view import View
+from tests.images.test_cache import all_pixels, make_params, open_train, spoil
 from utils import TrainingFault, UserError
 
 PARTS = [np.array([3, 1, 7]), np.array([0, 0]), np.array([20, 23, 22, 21]), np.array([9]), np.arange(24)]
@@ -75,6 +78,21 @@ def test_an_unreadable_file_is_named_by_the_main_process(data):
         list(store.batches([np.array([0]), np.array([index])]))
     assert "\n" not in str(raised.value)
     assert len(list(store.batches([np.array([0]), np.array([1])]))) == 2  # by new workers
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk", "none"])
+def test_headers_that_were_checked_are_not_read_again(data, kind, monkeypatch):
+    (data / "train/bee/3.png").write_bytes(b"no image")
+    before = open_train(data, cache="none", num_workers=0, skip_bad=True)
+    checked, bad = check_headers(scan(data), max_megapixels=50, skip_bad=True)
+    assert len(bad) == 1
+    monkeypatch.setattr("images.stream.read_header", None)
+    params = make_params(cache=kind, num_workers=0)
+    store = open_store(checked, "train", View.of(params, training=True), params, fingerprint(checked))
+    assert store.split.paths == before.split.paths
+    assert (store.sizes == before.sizes).all()
+    assert len({tuple(size) for size in store.sizes.tolist()}) > 1
+    assert all_pixels(store) == all_pixels(before)
 
 
 def test_a_dead_worker_is_a_training_fault(tiny_data):
