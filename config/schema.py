@@ -108,29 +108,69 @@ class EarlyStopping(_Part):
         return self
 
 
+class Pruner(_Part):
+    """Which trials of a search end early, judged against others of as many epochs at the same epoch."""
+
+    name: Literal["asha", "median", "hyperband"] = Field(
+        description="successive halving that pauses and promotes; the same from several first rungs; below the median"
+    )
+    grace: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="epochs before anything is judged; null: a ninth of num_epochs, as reduction²",
+    )
+    reduction: int | None = Field(
+        default=None, ge=2, le=100, description="asha and hyperband: one in so many goes on to the next rung; null: 3"
+    )
+    startup: int | None = Field(
+        default=None, ge=1, le=100_000, description="median: judges once so many reached the epoch; null: 5"
+    )
+
+    @model_validator(mode="after")
+    def _own_arguments(self) -> Self:
+        foreign = "reduction" if self.name == "median" else "startup"
+        if getattr(self, foreign) is not None:
+            raise ValueError(f"its {foreign} is nothing to {self.name}; leave it out")
+        return self
+
+
 class Search(_Part):
     """How search_hyperparams.py goes through hyper_search."""
 
-    method: Literal["grid", "random", "sobol"] = Field(
-        default="grid", description="every combination; combinations drawn at random; or spread evenly (Sobol)"
+    method: Literal["grid", "random", "sobol", "tpe", "gp", "cmaes"] = Field(
+        default="grid",
+        description="every combination; drawn at random; spread evenly (Sobol); or, after those, each where the "
+        "results so far promise most: tpe, gp, cmaes",
     )
-    trials: int = Field(default=20, ge=1, le=100_000, description="combinations that random and sobol propose")
+    trials: int = Field(default=20, ge=1, le=100_000, description="combinations to try; a grid tries all it has")
     seeds: int = Field(default=1, ge=1, le=100, description="trainings of each combination, each with its own seed")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="what random and sobol follow from")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="what every method but grid follows from")
     metric: Name | None = Field(default=None, description="what combinations are compared by; null: best_metric")
     mode: Literal["max", "min"] | None = Field(
-        default=None, description="whether more or less is better; null: as the metric itself says"
+        default=None,
+        description="what is better, more or less; null: as the metric itself says, which it must not contradict",
+    )
+    pruner: Literal["asha", "median", "hyperband"] | Pruner | None = Field(
+        default=None, description="what ends trials early: a name, or an object with arguments; null: nothing does"
     )
     hours: float = Field(default=0.0, ge=0, description="after so many hours no more is trained; 0: no limit")
     retries: int = Field(default=1, ge=0, le=100, description="how often a failed trial is tried again")
-    keep_weights: Literal["all", "best", "none"] = Field(
+    weights: Name | None = Field(
+        default=None,
+        description="what every trial starts from: a weights file, an experiment folder, or a folder of experiments "
+        "(the best by the metric); null: as pretrain says",
+    )
+    keep_weights: Literal["all", "best", "top3", "none"] = Field(
         default="all", description="whose weights and checkpoints stay once a trial has finished"
     )
 
     @model_validator(mode="after")
-    def _direction(self) -> Self:
-        if self.metric == "loss" and self.mode == "max":
-            raise ValueError('its mode must be "min" or null, as a smaller loss is better')
+    def _judged_alone(self) -> Self:
+        if self.pruner and self.seeds > 1:
+            raise ValueError(
+                "its pruner judges single trainings: set seeds to 1, and confirm the winner by --confirm 6"
+            )
         return self
 
 
@@ -306,6 +346,9 @@ class Params(_Part):
     def _compared_measured(cls, value: Search | None, info: ValidationInfo) -> Search | None:
         if value and value.metric and (problem := _unmeasured(value.metric, info)):
             raise ValueError(f"its metric must be {problem}")
+        metric = value and (value.metric or info.data.get("best_metric"))
+        if value and value.mode and metric and value.mode != (better := "min" if metric == "loss" else "max"):
+            raise ValueError(f'its mode must be "{better}" or null, as it compares by {metric}')
         return value
 
 

@@ -3,8 +3,10 @@
 import copy
 import hashlib
 import json
+import math
+import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +20,7 @@ Combination = dict[str, Any]  # the searched parameters in force, by dotted name
 
 LONGEST_NAME: Final = 120  # of a trial's folder; file systems allow 255 bytes
 MOST_COMBINATIONS: Final = 10_000
+MOST_DRAWS: Final = 1000  # in search of values under which a condition holds
 DIGITS: Final = 4  # significant, of a number drawn from a range: it is in the folder's name
 RANGE_KEYS: Final = ("low", "high", "log", "step", "int")
 NOT_SEARCHED: Final = ("about", "hyper_search", "search")
@@ -36,6 +39,10 @@ class Choices:
     def at(self, position: float) -> Any:
         """The one at a position in [0, 1)."""
         return self.values[int(position * len(self.values))]
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return _canonical(value) in map(_canonical, self.values)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,17 @@ class Range:
         value = min(max(round(value) if self.whole else float(f"{value:.{DIGITS}g}"), self.low), self.high)
         return int(value) if self.whole else float(value)
 
+    def place(self, value: float) -> float:
+        """The position in [0, 1] of a number; of a whole one the middle of its part."""
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        return math.log(value / low) / math.log(high / low) if self.log else (value - low) / (high - low)
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of its numbers."""
+        if type(value) not in (int, float) or not self.low <= value <= self.high:
+            return False
+        return value in self.grid() if self.step is not None else not self.whole or value == int(value)
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -96,6 +114,59 @@ class Axis:
     def with_value(self, combination: Combination, value: Any) -> Combination:
         """The combination with one of the domain's values."""
         return combination | dict(zip(self.names, value if len(self.names) > 1 else [value], strict=True))
+
+    def value(self, combination: Combination) -> Any:
+        """The domain's value in a combination; the reverse of with_value."""
+        values = [combination[name] for name in self.names]
+        return values if len(values) > 1 else values[0]
+
+
+def combined(axes: Sequence[Axis], base: Mapping[str, Any], choose: Callable[[Axis], Any]) -> Combination:
+    """The combination of the values that are chosen for each axis in force."""
+    combination: Combination = {}
+    for axis in axes:
+        if axis.active(combination, base):
+            combination = axis.with_value(combination, choose(axis))
+    return combination
+
+
+def belongs(combination: Combination, axes: Sequence[Axis], base: Mapping[str, Any]) -> bool:
+    """Whether a search over these axes can try it."""
+    found: Combination = {}
+    for axis in axes:
+        if axis.active(found, base):
+            if not all(name in combination for name in axis.names) or not axis.domain.holds(axis.value(combination)):
+                return False
+            found = axis.with_value(found, axis.value(combination))
+    return found.keys() == combination.keys()
+
+
+def same(one: Combination, other: Combination) -> bool:
+    """Whether two combinations are one."""
+    return _canonical(one) == _canonical(other)
+
+
+def probes(axes: Sequence[Axis], base: Mapping[str, Any]) -> list[Combination]:
+    """Combinations in which each listed value and each end of a range occurs, to be checked before any is tried."""
+    found: dict[str, Combination] = {}
+    for axis in axes:
+        domain = axis.domain
+        for value in domain.values if isinstance(domain, Choices) else [domain.at(0.0), domain.at(1.0 - 2**-53)]:
+            for draw in range(MOST_DRAWS):  # until the conditions of the axis hold
+                chance = random.Random(f"{axis.names} {draw}")
+                combination = combined(
+                    axes,
+                    base,
+                    lambda a: value if a is axis else a.domain.at(chance.random()),  # noqa: B023
+                )
+                if axis.names[0] in combination:
+                    found.setdefault(_canonical(combination), combination)
+                    break
+    return list(found.values())
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _decimal(number: float) -> Decimal:

@@ -4,25 +4,25 @@ import math
 import re
 import signal
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import include
-from config.space import Combination
-from search import jobs, plan
+from search import agenda, jobs, plan
+from search.agenda import Agenda
 from search.launchers import Ended, Environment, Launcher, LauncherLost
 from search.live import Board
 from search.plan import Plan, Trial
 from training.signals import Signals
-from utils import UserError, log
+from utils import Interrupted, UserError, log
 
 ALIKE: Final = 3  # first failures with one message: the fault is not the trial's
 MOST_IN_VAIN: Final = 10  # times a trial may be killed without getting further
 MOST_LOST: Final = 5  # launchers lost without a trial that ended in between
 POLL_SECONDS: Final = 0.5
-BUSY_SECONDS: Final = 1.0  # before a folder that another process trains is looked at again
+KEPT: Final = {"all": None, "best": 1, "top3": 3, "none": 0}  # how many of the best keep their weights
 
 
 class Engine:
@@ -49,29 +49,31 @@ class Engine:
         self.launch = launch
         self.signals = signals
         self.free = list(slots)
-        self.pending: deque[Trial] = deque()
         self.running: dict[str, tuple[Trial, Environment]] = {}
-        self.not_before: dict[str, float] = {}
         self.in_vain: Counter[str] = Counter()
         self.mark: dict[str, int] = {}
         self.failures: dict[str, str] = {}
+        self.cancelled = 0  # trials that a person took out of a cluster's queue
+        self.went_well = any(jobs.look(trial.path).state in ("finished", "pruned") for trial in search.trials)
         self.lost = 0  # launchers, since a trial ended
         self.board = Board(search)
+        self.agenda: Agenda
 
     def run(self, trials: Sequence[Trial]) -> None:
-        """Trains what is left to train of these, until all is done, time is up, or a signal or a fault stops it.
+        """Trains what is left to train, until all is done, time is up, or a signal or a fault stops it.
+
+        Args:
+            trials: the plan's, to which more may come; or others, to be trained to their ends.
 
         Raises:
             UserError: for names that only torch knows to be wrong, and when the first trials all fail alike.
         """
-        retries = self.search.settings.retries
-        self._keep_weights(self.board.finished())
-        self.pending.extend(trial for trial in trials if jobs.to_train(trial.path, retries))
-        if not self.pending:
-            return
+        self.agenda = Agenda(self.search, trials)
+        self._keep_weights()
         deadline = time.monotonic() + (self.search.settings.hours * 3600 or math.inf)
-        while (self.pending or self.running) and not self._over(deadline):
+        while (self.agenda.left() or self.running) and not self._over(deadline):
             launcher = self.launch()
+            self.signals.at_last = launcher.kill
             try:
                 self._serve(launcher, deadline)
             except LauncherLost as error:
@@ -82,107 +84,101 @@ class Engine:
                 self._forget_running()
             finally:
                 launcher.close()
-        if self.pending and not self.signals.received:
+        if not self.agenda.left():
+            self._keep_weights(done=True)
+        elif not self.signals.received:
             log.info("the %g hours are over; the same command goes on", self.search.settings.hours)
 
     def _over(self, deadline: float) -> bool:
         return self.signals.received is not None or time.monotonic() >= deadline
 
     def _serve(self, launcher: Launcher, deadline: float) -> None:
-        combinations: list[Combination] = []
-        for trial in self.pending:
-            if trial.combination not in combinations:
-                combinations.append(trial.combination)
-        if problems := launcher.wrong(self.search.parent.params, combinations):
+        if problems := launcher.wrong(self.search.parent.params, self.agenda.combinations()):
             raise UserError("\n".join(problems))
+        self.agenda.take_over(launcher.held())
         asked = False
-        while self.running or (self.pending and not asked):
+        while self.running or not (asked or self.cancelled or not self.agenda.left()):
             if self._over(deadline) and not asked:
                 launcher.signal(signal.SIGTERM)
                 asked = True
-            if not asked:
+            if not asked and not self.cancelled:
                 self._fill(launcher)
             for ended in launcher.wait(POLL_SECONDS):
                 self._take_back(ended, asked)
-            self.board.show([trial for trial, _ in self.running.values()], len(self.pending))
+            trials = [trial for trial, _ in self.running.values()]
+            self.agenda.watch(trials)
+            self.board.show(trials, len(self.agenda.waiting))
+        if self.cancelled:
+            were = f"{self.cancelled} trainings were cancelled in the queue"
+            raise Interrupted(signal.SIGTERM, f"{self.search.parent.path}: {were}; the same command goes on")
 
     def _fill(self, launcher: Launcher) -> None:
         """Starts trials while there are a free slot and a trial that may be trained now."""
-        for _ in range(len(self.pending)):
-            if not self.free:
-                return
-            trial = self.pending.popleft()
-            if time.monotonic() < self.not_before.get(trial.name, 0.0):
-                self.pending.append(trial)
-                continue
-            state = jobs.look(trial.path).state
-            if state == "running":  # by another process: it may yet finish or be lost
-                self.not_before[trial.name] = time.monotonic() + BUSY_SECONDS
-                self.pending.append(trial)
-                continue
-            if not jobs.to_train(trial.path, self.search.settings.retries):
-                continue
-            if state == "failed":
+        while self.free and (trial := self.agenda.next(self.running)) is not None:
+            if jobs.look(trial.path).state == "failed":
                 plan.count_retry(trial.path)
             slot = self.free.pop(0)
             self.running[trial.name] = trial, slot
             self.mark[trial.name] = jobs.progress_mark(trial.path)
-            launcher.train(trial.name, _arguments(trial, self.data_dir), slot)
+            launcher.train(trial.name, ["--data_dir", str(self.data_dir), "--model_dir", str(trial.path)], slot)
 
     def _take_back(self, ended: Ended, asked: bool) -> None:
         self.lost = 0
         trial, slot = self.running.pop(ended.name)
         self.free.append(slot)
         jobs.take_note(trial.path, ended)
+        jobs.settle(trial.path)
         seen = jobs.look(trial.path)
+        delay = 0.0
         if seen.state == "failed":
             self._weigh(trial, seen)
-        elif not asked and seen.state not in ("finished", "pruned"):
-            self._weigh_loss(trial, ended)
+        elif seen.state in ("finished", "pruned"):
+            self.went_well = True
+        elif not asked and not ended.cancelled:
+            delay = self._weigh_loss(trial, ended)
+        self.cancelled += ended.cancelled
         if jobs.to_train(trial.path, self.search.settings.retries):
-            self.pending.append(trial)
-        leader = self.board.best()
+            self.agenda.put_back(trial, delay)
         self.board.tell(trial)
-        self._keep_weights([trial, leader] if leader else [trial])
+        self._keep_weights()
 
     def _weigh(self, trial: Trial, seen: jobs.Look) -> None:
         """Stops the search when all that ended so far failed, with one message."""
         self.failures[trial.name] = re.sub(r"\S*" + re.escape(trial.name) + r"\S*", "", seen.message)
         same = len(set(self.failures.values())) == 1
-        if len(self.failures) >= ALIKE and same and not self.board.finished():
+        if len(self.failures) >= ALIKE and same and not self.went_well:
             raise UserError(
                 f"{self.search.parent.path}: the first {len(self.failures)} trials all failed: {seen.message}; "
                 "put it right, then --retry_failed"
             )
 
-    def _weigh_loss(self, trial: Trial, ended: Ended) -> None:
-        """A killed trial goes on, unless it is killed again and again where it stands."""
+    def _weigh_loss(self, trial: Trial, ended: Ended) -> float:
+        """A killed trial goes on, after the seconds returned, unless it is killed again and again where it stands."""
         if ended.code == include.BUSY:
-            self.not_before[trial.name] = time.monotonic() + BUSY_SECONDS
-            return
+            return agenda.BUSY_SECONDS
         further = jobs.progress_mark(trial.path) != self.mark[trial.name]
         self.in_vain[trial.name] = 0 if further else self.in_vain[trial.name] + 1
         if self.in_vain[trial.name] >= MOST_IN_VAIN:
             jobs.fail(trial.path, "oom" if ended.code == -signal.SIGKILL else "error",
                       f"killed {MOST_IN_VAIN} times by signal {-ended.code} without getting further")  # fmt: skip
+        return 0.0
 
-    def _keep_weights(self, trials: Sequence[Trial]) -> None:
-        keep = self.search.settings.keep_weights
-        best = self.board.best()
-        for trial in trials:
-            dispensable = keep == "none" or (keep == "best" and best is not None and trial is not best)
-            if dispensable and jobs.look(trial.path).state == "finished":
+    def _keep_weights(self, *, done: bool = False) -> None:
+        """Removes the weights that keep_weights does not ask for; those of pruned trials when no more will go on."""
+        kept = KEPT[self.search.settings.keep_weights]
+        if kept is None:
+            return
+        sign = 1 if self.search.greater else -1
+        scores = [(jobs.score(trial.path, self.search.metric), trial) for trial in self.board.finished()]
+        ranked = sorted(scores, key=lambda pair: (math.isnan(pair[0]), -sign * pair[0], pair[1].number))
+        for _, trial in ranked[kept:]:
+            jobs.drop_weights(trial.path)
+        for trial in self.search.trials if done else ():
+            if jobs.look(trial.path).state == "pruned":
                 jobs.drop_weights(trial.path)
 
     def _forget_running(self) -> None:
         for trial, slot in self.running.values():
-            self.pending.append(trial)
+            self.agenda.put_back(trial)
             self.free.append(slot)
         self.running.clear()
-
-
-def _arguments(trial: Trial, data_dir: Path) -> list[str]:
-    """Of train.py. Decoded images are kept where all trials find them: in memory each would decode its own."""
-    arguments = ["--data_dir", str(data_dir), "--model_dir", str(trial.path)]
-    kept = trial.params.get("cache", "auto")
-    return arguments if kept != "auto" else [*arguments, "--set", "cache=disk"]

@@ -11,7 +11,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from search import plan
 from search.launchers import Ended
-from utils import UserError, printable, read_json
+from utils import UserError, printable, read_json, to_json, write_atomic
 
 NEVER_RETRIED: Final = ("oom", "invalid", "diverged")  # would only happen again
 
@@ -50,9 +50,73 @@ def to_train(path: Path, retries: int) -> bool:
     seen = look(path)
     if seen.state == "failed":
         return seen.reason not in NEVER_RETRIED and plan.about(path).get("retried", 0) < retries
-    if seen.state == "stopped":
-        return not (path / run_folder.STOP).exists()
-    return seen.state in ("queued", "lost", "running")
+    request = _stop_request(path)
+    if request is None or "by" not in request:  # nobody asked, or a person did
+        return seen.state in ("queued", "lost", "running") or (seen.state == "stopped" and request is None)
+    return seen.state == "running" or (seen.state != "finished" and not _reached(path, request))
+
+
+# --- ending early ----------------------------------------------------------------------------------------------------
+
+
+def end_after(path: Path, epoch: int, by: str) -> None:
+    """Has a trial end as pruned after an epoch.
+
+    Args:
+        path: the trial's folder.
+        epoch: from this one on, at an epoch's end.
+        by: the name of the pruner.
+    """
+    write_atomic(path / run_folder.STOP, to_json({"state": "pruned", "epoch": epoch, "by": by}))
+
+
+def let_go_on(path: Path) -> None:
+    """Takes back what a pruner asked of a trial."""
+    if "by" in (_stop_request(path) or {}):
+        if look(path).state == "pruned":
+            RunFolder(path).set_state("stopped")  # it is to be trained on, whoever looks next
+        (path / run_folder.STOP).unlink()
+
+
+def asked_by_a_person(path: Path) -> bool:
+    """Whether a stop.json is there that is no pruner's."""
+    request = _stop_request(path)
+    return request is not None and "by" not in request
+
+
+def paused(path: Path) -> bool:
+    """Whether a pruner ended a trial where it can go on from."""
+    request = _stop_request(path) or {}
+    ended = look(path).state in ("pruned", "stopped", "lost")
+    return ended and "by" in request and _reached(path, request) and (path / run_folder.CHECKPOINT).is_file()
+
+
+def settle(path: Path) -> None:
+    """Writes into status.json that a trial was pruned where it was killed before it could."""
+    request = _stop_request(path) or {}
+    if "by" in request and look(path).state in ("stopped", "lost") and _reached(path, request):
+        RunFolder(path).set_state("pruned", reason=None, message=None)
+
+
+def epochs(path: Path) -> int:
+    """How many epochs of a trial have ended."""
+    try:
+        return len(read_json(path / run_folder.HISTORY)["epochs"])
+    except (UserError, LookupError, TypeError):
+        return 0
+
+
+def _reached(path: Path, request: dict[str, Any]) -> bool:
+    return epochs(path) >= int(request.get("epoch", 0))
+
+
+def _stop_request(path: Path) -> dict[str, Any] | None:
+    """What stop.json holds; None when there is none."""
+    try:
+        found = read_json(path / run_folder.STOP)
+    except UserError:
+        return {} if (path / run_folder.STOP).exists() else None
+    return found if isinstance(found, dict) else {}
 
 
 def take_note(path: Path, ended: Ended) -> None:

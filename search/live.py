@@ -54,7 +54,7 @@ class Board:
         self._next = time.monotonic() + REFRESH_SECONDS
         best = self.best()
         leader = f"; best {best.name}: {self._value(best)}" if best else ""
-        total = len(self.search.trials)
+        total = self.search.total
         lines = [*map(self._line, running), f"{len(self._scores)} of {total} finished, {pending} waiting{leader}"]
         width = shutil.get_terminal_size().columns - 1
         self._clear()

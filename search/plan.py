@@ -1,8 +1,9 @@
 """What a search will train: its trials, named and checked, and their folders."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +12,16 @@ from config import run_folder, strict_json
 from config.load import load_params
 from config.run_folder import RunFolder
 from config.schema import Params, Search
-from config.space import Combination, child_params, read_axes, trial_name, wrong_combinations
-from model.metric import greater_is_better, metrics
+from config.space import Axis, Combination, belongs, child_params, probes, read_axes, trial_name, wrong_combinations
+from model.metric import greater_is_better
+from search import samplers
+from search.samplers import SAMPLERS
+from search.starting_weights import starting_weights
 from search.strategies import STRATEGIES
 from utils import UserError, printable, read_json, to_json, write_atomic
 
 SEARCH: Final = "search.json"
+LAID_OUT: Final = {*run_folder.INPUTS, run_folder.STATUS, run_folder.STOP}  # what a trial's folder holds at first
 FREE_KEYS: Final = ("about", "num_workers", "cache", "cache_gigabytes", "checkpoint_minutes")  # change no result
 
 
@@ -52,15 +57,18 @@ class Plan:
         parent: the folder with hyper_search in its params.json.
         params: the parent's, checked.
         settings: how hyper_search is gone through.
-        trials: in the order in which they are trained: all combinations once before any a second time.
-        digest: of everything that decides which trials there are.
+        base: what each trial's params.json holds but for its own values.
+        axes: what is searched.
+        trials: in the order in which they are trained: all combinations once before any a second time. Of an adaptive
+            search those that have a folder, one combination after the other; `add` appends to them.
     """
 
     parent: RunFolder
     params: Params
     settings: Search
-    trials: tuple[Trial, ...]
-    digest: str
+    base: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    trials: list[Trial]
 
     @property
     def metric(self) -> str:
@@ -70,9 +78,30 @@ class Plan:
     @property
     def greater(self) -> bool:
         """Whether more of the metric is better."""
-        if self.settings.mode is None and self.metric in ("loss", *metrics):
-            return greater_is_better(self.metric)
-        return self.settings.mode != "min"
+        return greater_is_better(self.metric)
+
+    @property
+    def to_come(self) -> int:
+        """How many combinations an adaptive search has yet to propose."""
+        adaptive = self.settings.method in SAMPLERS
+        return max(self.settings.trials - len(self.trials) // self.settings.seeds, 0) if adaptive else 0
+
+    @property
+    def total(self) -> int:
+        """How many trainings there are to be."""
+        return len(self.trials) + self.to_come * self.settings.seeds
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of what decides which trials there are, and what they train."""
+        decisive: list[Any] = [trial.params | {"about": None} for trial in self.trials]
+        if self.settings.method in SAMPLERS:
+            free = (*FREE_KEYS, "$schema", "search")
+            decisive = [
+                {key: value for key, value in self.base.items() if key not in free},
+                self.settings.model_dump(include={"method", "trials", "seeds", "seed"}),
+            ]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:
@@ -90,41 +119,85 @@ def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:
     settings = params.search or Search()
     base = strict_json.read(parent.params).value
     axes = read_axes(base, printable(str(parent.params)), grid=settings.method == "grid")
-    if settings.seeds > 1 and any("seed" in axis.names for axis in axes):
-        raise UserError(f"{parent.params}: hyper_search lists seed, and search asks for more seeds; keep one of them")
-    combinations = STRATEGIES[settings.method](axes, base, settings)
+    if problem := _contradiction(settings, [name for axis in axes for name in axis.names]):
+        raise UserError(f"{parent.params}: {problem}; keep one of them")
+    if settings.weights is not None:
+        metric = settings.metric or params.best_metric
+        base = base | {"pretrain": _weights(parent.path, settings.weights, metric)}
+    if settings.method in SAMPLERS:
+        samplers.check(settings.method, axes)
+        if problems := wrong_combinations(parent.params, probes(axes, base)):
+            raise UserError("\n".join(problems))
+        combinations = _proposed(parent.path, axes, base)[: settings.trials]
+    else:
+        combinations = STRATEGIES[settings.method](axes, base, settings)
     if problems := wrong_combinations(parent.params, combinations):
         raise UserError("\n".join(problems))
-    trials = _trials(parent.path, base, combinations, settings.seeds)
-    decisive = [t.params | {"about": None} for t in trials]
-    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    return Plan(parent, params, settings, trials, digest)
+    search = Plan(parent, params, settings, base, axes, [])
+    seeds = range(1, settings.seeds + 1)
+    if settings.method in SAMPLERS:
+        _append(search, [(combination, seed) for combination in combinations for seed in seeds])
+    else:
+        _append(search, [(combination, seed) for seed in seeds for combination in combinations])
+    return search
+
+
+def add(search: Plan, combination: Combination) -> list[Trial]:
+    """Makes the trials of one more combination, and their folders."""
+    trials = _append(search, [(combination, seed) for seed in range(1, search.settings.seeds + 1)])
+    for trial in trials:
+        make_folder(search, trial)
+    return trials
 
 
 def confirmation(plan: Plan, combination: Combination, seeds: int) -> tuple[Trial, ...]:
     """The trainings of one combination with so many seeds."""
-    base = strict_json.read(plan.parent.params).value
     first = next(trial.name for trial in plan.trials if trial.combination == combination and trial.seed == 1)
     return tuple(
         Trial(len(plan.trials) + seed, plan.parent.path / (first + f"-seed_{seed}" * (seed > 1)), combination, seed,
-              child_params(base, combination, seed))
+              child_params(plan.base, combination, seed))
         for seed in range(1, seeds + 1)
     )  # fmt: skip
 
 
-def _trials(
-    parent: Path, base: Mapping[str, Any], combinations: Sequence[Combination], seeds: int
-) -> tuple[Trial, ...]:
-    trials, taken = list[Trial](), set[str]()
-    for seed in range(1, seeds + 1):
-        for combination in combinations:
-            name = trial_name(combination, seed)
-            if name.casefold() in taken:
-                name = trial_name(combination, seed, digest=True)
-            taken.add(name.casefold())
-            params = child_params(base, combination, seed)
-            trials.append(Trial(len(trials) + 1, parent / name, combination, seed, params))
-    return tuple(trials)
+def _contradiction(settings: Search, searched: Sequence[str]) -> str | None:
+    if settings.seeds > 1 and "seed" in searched:
+        return "hyper_search lists seed, and search asks for more seeds"
+    if settings.weights is not None and "pretrain" in searched:
+        return "hyper_search lists pretrain, and search asks for weights"
+    return None
+
+
+def _append(search: Plan, wanted: Sequence[tuple[Combination, int]]) -> list[Trial]:
+    """More trials, each with its combination and seed, and a folder whose name no other has."""
+    first, taken = len(search.trials), {trial.name.casefold() for trial in search.trials}
+    for combination, seed in wanted:
+        name = trial_name(combination, seed)
+        if name.casefold() in taken:
+            name = trial_name(combination, seed, digest=True)
+        taken.add(name.casefold())
+        params = child_params(search.base, combination, seed)
+        search.trials.append(Trial(len(search.trials) + 1, search.parent.path / name, combination, seed, params))
+    return search.trials[first:]
+
+
+def _proposed(parent: Path, axes: Sequence[Axis], base: Mapping[str, Any]) -> list[Combination]:
+    """The combinations that have a folder and belong to the search, in the order in which they were proposed."""
+    known = [about for path in _children(parent) if (about := _about(path)) and not about.get("confirm")]
+    found: list[Combination] = []
+    for about in sorted(known, key=lambda about: about["trial"]):
+        if belongs(about["values"], axes, base) and about["values"] not in found:
+            found.append(about["values"])
+    return found
+
+
+def _weights(parent: Path, asked: str, metric: str) -> str:
+    """The weights that every trial starts from: those of the first start, where it asked for the same."""
+    for path in _children(parent):
+        record = (_about(path) or {}).get("weights")
+        if record and record["asked"] == asked:
+            return str(record["taken"])
+    return starting_weights(asked, metric)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -149,20 +222,24 @@ def lay_out(plan: Plan, *, extend: bool = False) -> None:
             "put hyper_search and search back as they were, or search in another --parent_dir"
         )
     changed = [trial for trial in plan.trials if trial.name in before and _differences(trial)]
-    if trained := [trial for trial in changed if RunFolder(trial.path).status().get("state", "queued") != "queued"]:
+    if trained := [trial for trial in changed if not _untouched(trial.path)]:
         raise UserError(
             f"{plan.parent.params}: changed since {_listed([t.name for t in trained])} began: "
             f"{'; '.join(_differences(trained[0]))}; undo the change, or search in another --parent_dir"
         )
     new = [trial for trial in plan.trials if trial.name not in before]
-    earlier = [name for name, about in before.items() if about and about["spec"] != plan.digest]
-    if new and not extend and not all(_untouched(plan.parent.path / name) for name in earlier):
+    earlier = [plan.parent.path / name for name, about in before.items() if about and about["spec"] != plan.digest]
+    if (new or plan.to_come) and not extend and not all(map(_untouched, earlier)):
+        more = _listed([t.name for t in new]) if new else f"{plan.to_come} combinations"
         raise UserError(
-            f"{plan.parent.path}: {_listed([t.name for t in new])} would come to a search that was started without; "
-            "--extend adds them"
+            f"{plan.parent.path}: {more} would come to a search that was started without; --extend adds them"
         )
-    for name in others:
-        _remove(plan.parent.path / name)
+    for path in (*_half_made(plan.parent.path, known), *(plan.parent.path / name for name in others)):
+        _remove(path)
+    for path in earlier if extend else ():
+        write_atomic(
+            path / SEARCH, to_json(about(path) | {"spec": plan.digest})
+        )  # what comes belongs to it from now on
     for trial in (*changed, *new):
         make_folder(plan, trial)
 
@@ -175,6 +252,8 @@ def make_folder(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
         write_atomic(trial.path / run_folder.NET, own_net.read_bytes())
     about = {"trial": trial.number, "values": trial.combination, "seed": trial.seed, "method": plan.settings.method,
              "spec": plan.digest, "retried": 0, "confirm": confirm}  # fmt: skip
+    if plan.settings.weights is not None:
+        about["weights"] = {"asked": plan.settings.weights, "taken": trial.params["pretrain"]}
     write_atomic(trial.path / SEARCH, to_json(about))
     write_atomic(trial.path / run_folder.PARAMS, to_json(trial.params))
     RunFolder(trial.path).set_state("queued")
@@ -186,9 +265,10 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def count_retry(path: Path) -> None:
-    """Notes in a trial's search.json that it is tried once more."""
+    """Notes that a trial is tried once more; from then on it waits, whoever looks next."""
     known = about(path)
     write_atomic(path / SEARCH, to_json(known | {"retried": known.get("retried", 0) + 1}))
+    RunFolder(path).set_state("queued", reason=None, message=None)
 
 
 def clear(trials: Sequence[Trial]) -> None:
@@ -208,11 +288,17 @@ def _children(parent: Path) -> list[Path]:
 def _untouched(path: Path) -> bool:
     """Whether a trial's folder holds only what a search puts there."""
     waiting = RunFolder(path).status().get("state", "queued") == "queued"
-    return waiting and {file.name for file in path.iterdir()} <= {*run_folder.INPUTS, run_folder.STATUS}
+    return waiting and {file.name for file in path.iterdir()} <= LAID_OUT
+
+
+def _half_made(parent: Path, known: Collection[str]) -> list[Path]:
+    """Folders that a search was killed in the midst of making, of trials that are now others."""
+    folders = [path.parent for path in parent.glob(f"*/{SEARCH}") if path.parent.name not in known]
+    return [f for f in folders if not (f / run_folder.PARAMS).exists() and {p.name for p in f.iterdir()} <= LAID_OUT]
 
 
 def _remove(path: Path) -> None:
-    (path / run_folder.PARAMS).unlink()  # without it the rest is no trial
+    (path / run_folder.PARAMS).unlink(missing_ok=True)  # without it the rest is no trial
     for file in path.iterdir():
         file.unlink()
     path.rmdir()

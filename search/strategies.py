@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from config.schema import Search
-from config.space import MOST_COMBINATIONS, Axis, Combination
+from config.space import MOST_COMBINATIONS, Axis, Combination, combined
 from utils import UserError
 
 Base = Mapping[str, Any]
 
 
 def grid(axes: Sequence[Axis], base: Base, settings: Search) -> list[Combination]:
-    """Every combination, the last parameter changing fastest."""
+    """Every combination, the last parameter changing fastest; shuffled for a pruner, which compares who came so far."""
     combinations: list[Combination] = [{}]
     for axis in axes:
         combinations = [
@@ -30,6 +30,8 @@ def grid(axes: Sequence[Axis], base: Base, settings: Search) -> list[Combination
                 f"hyper_search: a grid of more than {MOST_COMBINATIONS} combinations; "
                 'list fewer values, or set "search": {"method": "random", "trials": 100}'
             )
+    if settings.pruner is not None:
+        random.Random(settings.seed).shuffle(combinations)
     return combinations
 
 
@@ -60,10 +62,8 @@ def _distinct(axes: Sequence[Axis], base: Base, trials: int, positions: Iterable
     """The first so many combinations that differ; fewer when there hardly are more."""
     found: dict[str, Combination] = {}
     for position in itertools.islice(positions, 20 * trials + 1000):
-        combination: Combination = {}
-        for axis, place in zip(axes, position, strict=True):
-            if axis.active(combination, base):
-                combination = axis.with_value(combination, axis.domain.at(place))
+        places = {axis.names: place for axis, place in zip(axes, position, strict=True)}
+        combination = combined(axes, base, lambda axis: axis.domain.at(places[axis.names]))  # noqa: B023
         found.setdefault(repr(combination), combination)
         if len(found) == trials:
             break

@@ -72,7 +72,7 @@ def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
         state.seconds, state.epoch_seconds = state.seconds + state.epoch_seconds, 0.0
         state.epoch, state.batch, state.seen = state.epoch + 1, 0, Seen()
         recorder.epoch_end(state)
-        if (request := recorder.requested()) is not None:
+        if (request := recorder.requested(state.epoch)) is not None:
             return request
     return "finished"
 

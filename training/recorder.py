@@ -138,13 +138,17 @@ class Recorder:
         }
         self.folder.write_json(run_folder.metrics_name("valid", kind), values | about)
 
-    def requested(self) -> str | None:
-        """What stop.json asks for at the end of an epoch: "stopped" or "pruned"; None without such a file."""
+    def requested(self, epoch: int) -> str | None:
+        """What stop.json asks for after an epoch: "stopped" or "pruned"; None too where it names a later epoch."""
         path = self.folder.file(run_folder.STOP)
         if not path.is_file():
             return None
-        request = read_json(path)
-        return "pruned" if isinstance(request, dict) and request.get("state") == "pruned" else "stopped"
+        found = read_json(path)
+        request = found if isinstance(found, dict) else {}
+        first = request.get("epoch")
+        if isinstance(first, int) and epoch < first:
+            return None
+        return "pruned" if request.get("state") == "pruned" else "stopped"
 
     def _predictions(self, best: dict[str, Any]) -> bytes:
         outputs = {name: best[name].numpy() for name in ("logits", "labels")}

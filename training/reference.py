@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import include
-from config.schema import EarlyStopping, Normalization, Params, RateRange, Search
+from config.schema import EarlyStopping, Normalization, Params, Pruner, RateRange, Search
 from config.wording import allowed
 from images.augment import AUGMENTATIONS
 from model.loss import LOSSES, MULTI_LABEL
@@ -29,7 +29,7 @@ SECTIONS: Final = {  # by the first key of each
 }  # fmt: skip
 INSIDE: Final[dict[str, tuple[type[BaseModel], ...]]] = {
     "learning_rate": (RateRange,), "normalize": (Normalization,), "early_stopping": (EarlyStopping,),
-    "search": (Search,),
+    "search": (Search,), "search.pruner": (Pruner,),
 }  # fmt: skip
 SHORTER: Final = (  # bounds that are there against accidents say nothing to a reader
     (r"text of 1 to \d+ characters", "text"),
@@ -58,9 +58,14 @@ def _keys() -> Iterator[str]:
     for key in Params.model_fields:
         if key in SECTIONS:
             yield from _table_head(SECTIONS[key], "key", "value", "default", "meaning")
-        yield _key_row(key, Params, key)
-        for part in INSIDE.get(key, ()):
-            yield from (_key_row(f"{key}.{inner}", part, inner) for inner in part.model_fields)
+        yield from _key_rows(key, Params, key)
+
+
+def _key_rows(dotted: str, model: type[BaseModel], key: str) -> Iterator[str]:
+    yield _key_row(dotted, model, key)
+    for part in INSIDE.get(dotted, ()):
+        for inner in part.model_fields:
+            yield from _key_rows(f"{dotted}.{inner}", part, inner)
 
 
 def _key_row(dotted: str, model: type[BaseModel], key: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.run_folder import RunFolder
-from search import engine, run
+from search import agenda, engine, run
 from search.jobs import look
 from search.launchers import Ended, LauncherLost
 from search.plan import about
@@ -45,6 +45,12 @@ class Trainings:
 
     def wrong(self, params, combinations):
         return self.problems
+
+    def held(self):
+        return ()
+
+    def kill(self):
+        pass
 
     def signal(self, number):
         self.signals.append(number)
@@ -95,7 +101,7 @@ class Trainings:
 def trainings(monkeypatch):
     fake = Trainings()
     monkeypatch.setattr(run, "Server", fake)
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(agenda, "BUSY_SECONDS", 0.0)
     monkeypatch.setattr(run, "_write_tables", lambda plan: plan.parent.file("results.md").write_text("x"))
     return fake
 

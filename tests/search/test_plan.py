@@ -133,4 +133,4 @@ def test_what_is_better(tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
     assert make_plan(parent).greater
     assert not make_plan(parent, ["search.metric=loss"]).greater
-    assert not make_plan(parent, ["search.mode=min"]).greater
+    assert not make_plan(parent, ["search.metric=loss", "search.mode=min"]).greater

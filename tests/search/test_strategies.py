@@ -4,6 +4,7 @@ import pytest
 
 from config.schema import Search
 from config.space import read_axes
+from search.samplers import SAMPLERS
 from search.strategies import STRATEGIES
 from utils import UserError
 
@@ -23,7 +24,7 @@ def propose(search, **settings):
 
 
 def test_every_method_of_the_schema_is_there():
-    assert set(STRATEGIES) == set(Search.model_fields["method"].annotation.__args__)
+    assert {*STRATEGIES, *SAMPLERS} == set(Search.model_fields["method"].annotation.__args__)
 
 
 def test_a_grid_holds_every_combination_once_in_order():

@@ -1,0 +1,171 @@
+"""Which trials end early, and which go on."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from search.jobs import look
+from search.plan import make_plan
+from search.pruners import bracket, make
+from tests.search.searches import search_folder
+from tests.search.simulated import Trainings, killed_again_and_again, search
+
+RATES = [round(0.01 * n, 2) for n in range(1, 28)]
+
+
+def straight(params, epoch):
+    """The greater the rate the better, at every epoch."""
+    return params["learning_rate"] * epoch / params["num_epochs"]
+
+
+def ended(plan):
+    """How many trials ended after how many epochs."""
+    return Counter(len(json.loads((t.path / "history.json").read_text())["epochs"]) for t in plan.trials)
+
+
+def folder(tmp_path, pruner, name="x", **changes):
+    changes = {"num_epochs": 9} | changes
+    settings = {"pruner": pruner} | changes.pop("search", {})
+    return search_folder(
+        tmp_path / name, changes.pop("hyper_search", {"learning_rate": RATES}), search=settings, **changes
+    )
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_asha_pauses_at_each_rung_and_lets_the_best_third_go_on(tmp_path, slots):
+    parent = folder(tmp_path, "asha")
+    trainings = Trainings(straight)
+    plan = search(parent, trainings, slots=slots)
+    found = ended(plan)
+    assert set(found) == {1, 3, 9}
+    assert found[9] + found[3] >= 27 // 3  # a third of all at least; more, as it does not wait for all to come
+    assert found[9] >= 3
+    assert sum(epochs * number for epochs, number in found.items()) < 0.4 * 27 * 9
+    assert look(parent / "learning_rate_0.27").state == "finished"
+    assert Counter(look(t.path).state for t in plan.trials) == {"finished": found[9], "pruned": 27 - found[9]}
+    assert set(trainings.epochs.values()) == {1}  # none was trained twice: they went on where they had paused
+    assert trainings.most == slots
+
+
+def test_in_the_end_each_rung_lets_as_many_through_as_there_are_thirds(tmp_path):
+    plan = search(folder(tmp_path, {"name": "asha", "reduction": 2, "grace": 2}, num_epochs=8), Trainings(straight))
+    best = sorted(plan.trials, key=lambda t: -t.combination["learning_rate"])
+    reached = {t.name: len(json.loads((t.path / "history.json").read_text())["epochs"]) for t in plan.trials}
+    assert set(reached.values()) == {2, 4, 8}
+    assert all(reached[t.name] >= 4 for t in best[: 27 // 2])
+    assert reached[best[0].name] == 8
+
+
+def test_a_grid_is_shuffled_so_that_the_first_are_no_worse_than_the_last(tmp_path):
+    assert [t.number for t in make_plan(folder(tmp_path, "asha")).trials] == list(range(1, 28))
+    rates = [t.combination["learning_rate"] for t in make_plan(folder(tmp_path, "asha")).trials]
+    assert sorted(rates) == RATES != rates
+
+
+def test_too_few_trials_for_a_third_still_bring_their_best_to_the_end(tmp_path):
+    plan = search(folder(tmp_path, "asha", hyper_search={"learning_rate": [0.1, 0.2]}), Trainings(straight))
+    assert ended(plan) == {9: 1, 1: 1}
+    assert look(plan.parent.path / "learning_rate_0.2").state == "finished"
+
+
+def test_when_the_promoted_one_fails_the_next_goes_on(tmp_path):
+    def falls(params, epoch):
+        return float("nan") if params["learning_rate"] == 0.2 and epoch == 4 else straight(params, epoch)
+
+    plan = search(folder(tmp_path, "asha", hyper_search={"learning_rate": [0.1, 0.2]}), Trainings(falls))
+    assert [look(plan.parent.path / f"learning_rate_{r}").state for r in (0.1, 0.2)] == ["finished", "failed"]
+
+
+def test_trials_of_different_length_are_not_compared(tmp_path):
+    parent = folder(tmp_path, "asha", hyper_search={"learning_rate": RATES[:9], "num_epochs": [9, 18]})
+    plan = search(parent, Trainings(straight))
+    by_length = {n: [t for t in plan.trials if t.params["num_epochs"] == n] for n in (9, 18)}
+    for length, trials in by_length.items():
+        assert look(max(trials, key=lambda t: t.combination["learning_rate"]).path).state == "finished"
+        stops = {
+            json.loads((t.path / "stop.json").read_text())["epoch"] for t in trials if (t.path / "stop.json").exists()
+        }
+        assert stops == {length // 9, length // 3}
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", {"name": "median", "startup": 3}])
+@pytest.mark.parametrize("every", [3, 7])
+def test_whatever_is_killed_nothing_is_trained_twice_and_all_ends_as_if_alone(tmp_path, pruner, every):
+    values = {"learning_rate": RATES[:12]}
+    trainings = Trainings(straight)
+    plan = killed_again_and_again(folder(tmp_path, pruner, hyper_search=values), trainings, every=every)
+    assert set(trainings.epochs.values()) == {1}
+    alone = search(folder(tmp_path, pruner, "alone", hyper_search=values), Trainings(straight))
+    assert {t.name: look(t.path).state for t in plan.trials} == {t.name: look(t.path).state for t in alone.trials}
+    assert pruner not in ("asha", "hyperband") or ended(plan) == ended(alone)
+
+
+def test_hyperband_deals_out_ladders_of_every_length(tmp_path):
+    plan = search(folder(tmp_path, "hyperband"), Trainings(straight))
+    assert set(ended(plan)) == {1, 3, 9}
+    dealt = Counter(bracket(number, 3, 3) for number in range(1, 2 * 17 + 1))
+    assert dealt == {0: 18, 1: 10, 2: 6}  # 9, 5 and 3, as for R = 9 in Hyperband's table
+    assert {bracket(number, 3, 3) for number in range(1, 7)} == {0, 1, 2}
+    straight_through = [t for t in plan.trials if bracket(t.number, 3, 3) == 2]
+    assert {look(t.path).state for t in straight_through} == {"finished"}
+
+
+def test_median_ends_what_has_fallen_behind(tmp_path):
+    parent = folder(tmp_path, {"name": "median", "startup": 4, "grace": 3}, hyper_search={"learning_rate": RATES[:12]})
+    plan = search(parent, Trainings(straight))
+    worse = [t for t in plan.trials if look(t.path).state == "pruned"]
+    assert worse
+    assert min(ended(plan)) == 4  # after the epoch that ran when it was found to be behind
+    assert all(look(t.path).state == "finished" for t in plan.trials[:4])  # nobody to compare with
+    seen = []
+    for trial in plan.trials:
+        rate = trial.combination["learning_rate"]
+        behind = len(seen) >= 4 and rate < sorted(seen)[(len(seen) - 1) // 2]
+        assert not behind or trial in worse
+        seen.append(rate)
+
+
+def test_median_leaves_the_last_epoch_alone(tmp_path):
+    plan = search(folder(tmp_path, {"name": "median", "startup": 1, "grace": 9}), Trainings(straight))
+    assert ended(plan) == {9: 27}
+
+
+def test_a_smaller_loss_is_better(tmp_path):
+    plan = search(folder(tmp_path, "asha", search={"metric": "loss"}), Trainings(lambda p, e: -straight(p, e)))
+    assert look(plan.parent.path / "learning_rate_0.01").state == "finished"
+    assert look(plan.parent.path / "learning_rate_0.27").state == "pruned"
+
+
+def test_what_a_person_stopped_stays_so(tmp_path):
+    parent = folder(tmp_path, "asha", hyper_search={"learning_rate": [0.1, 0.2, 0.3]})
+    trainings = Trainings(straight)
+    search(parent, trainings)
+    (parent / "learning_rate_0.1" / "stop.json").write_text("{}")
+    search(parent, trainings, "search.pruner=null")
+    assert json.loads((parent / "learning_rate_0.1" / "stop.json").read_text()) == {}
+    assert look(parent / "learning_rate_0.1").state == "pruned"
+
+
+def test_more_trials_may_raise_one_that_was_pruned(tmp_path):
+    parent = folder(tmp_path, "asha", hyper_search={"learning_rate": [0.3, 0.29, 0.01]})
+    search(parent, Trainings(straight))
+    assert look(parent / "learning_rate_0.29").state == "pruned"
+    folder(tmp_path, "asha", hyper_search={"learning_rate": [0.3, 0.29, 0.01, 0.02, 0.03, 0.04]})
+    trainings = Trainings(straight)
+    search(parent, trainings, extend=True)
+    assert trainings.epochs["learning_rate_0.29", 2] == 1
+    assert ("learning_rate_0.29", 1) not in trainings.epochs
+
+
+def test_no_pruner(tmp_path):
+    assert make(make_plan(search_folder(tmp_path / "x", {"learning_rate": RATES}))) is None
+
+
+@pytest.mark.parametrize(("keep", "left"), [("all", 27), ("best", 1), ("top3", 3), ("none", 0)])
+def test_whose_weights_stay(tmp_path, keep, left):
+    plan = search(folder(tmp_path, "asha"), Trainings(straight), f"search.keep_weights={keep}")
+    kept = [t for t in plan.trials if (t.path / "weights_best.safetensors").exists()]
+    assert len(kept) == left
+    best = sorted(plan.trials, key=lambda t: -t.combination["learning_rate"])
+    assert left == 27 or {t.name for t in kept} == {t.name for t in best[:left]}
