@@ -101,6 +101,7 @@ def _start(request: dict[str, Any], running: Running, spawn: bool, own: Sequence
     os.setsid()  # its loader workers end with it
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which whoever started the server may have it ignore
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
@@ -162,4 +163,4 @@ def _stop(running: Running) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    _leave(main())  # libraries would complain of what is left of them, as it was kept from the collector

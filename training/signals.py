@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
@@ -20,11 +20,13 @@ class Signals:
 
     Attributes:
         received: the signal's number, or None.
+        at_last: called before a second signal ends the program.
     """
 
     def __init__(self, message: str) -> None:
         self.message = message
         self.received: int | None = None
+        self.at_last: Callable[[], None] = lambda: None
         self._held = False
         self._before: dict[int, Any] = {}
 
@@ -51,6 +53,7 @@ class Signals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
+            self.at_last()
             os._exit(128 + number)
         self.received = number
         if not self._held:
