@@ -92,7 +92,7 @@ class Trainings:
             folder.file(file).write_text(json.dumps(content))
         stop = json.loads(folder.file("stop.json").read_text()) if folder.file("stop.json").exists() else None
         if stop is not None and epoch >= stop.get("epoch", 0):
-            return stop.get("state", "stopped")
+            return str(stop.get("state", "stopped"))
         return "finished" if epoch == params["num_epochs"] else "running"
 
 
