@@ -261,7 +261,7 @@ def read_json(path: Path) -> Any:
         UserError: naming the file, when it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes().decode())
     except OSError as error:
         raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -325,7 +325,7 @@ class _TerminalStream:
 
         if text.strip():
             encoding = sys.stdout.encoding or "utf-8"  # a terminal may know fewer characters than a file name holds
-            tqdm.write(text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
+            tqdm.write(text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding))
 
     def flush(self) -> None:
         sys.stdout.flush()

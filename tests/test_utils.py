@@ -113,6 +113,7 @@ def test_optional_import() -> None:
         (100, "100"),
         (1e22, "10000000000000000000000"),
         (10**30, "1" + "0" * 30),
+        (2**53 + 1, "9007199254740993"),
         (-0.25, "-0.25"),
         (np.float64(0.1), "0.1"),
         (True, "True"),
@@ -234,6 +235,16 @@ def test_a_write_flushes_file_and_folder_in_order(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "replace", noted_replace)
     write_atomic(tmp_path / "a", b"new")
     assert calls == ["file", "replace", "folder"]
+
+
+def test_a_temporary_file_that_cannot_be_removed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    write_atomic(tmp_path / "a", b"one")
+    utils.keep_previous(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"one"
 
 
 def test_make_folder(tmp_path: Path) -> None:
@@ -453,7 +464,8 @@ def test_a_log_line_keeps_to_the_terminals_characters(monkeypatch: pytest.Monkey
         with logging_to(None):
             log.info("naïve")
             log.info(" \n")
-        assert written.getvalue() == shown
+            log.info(" X ")
+        assert written.getvalue() == shown + b" X \n"
     memory = io.StringIO()  # it has no encoding
     monkeypatch.setattr(sys, "stdout", memory)
     with logging_to(None):

@@ -87,7 +87,8 @@ def test_flags_are_zero_one_false_true_and_nothing_else(key: str) -> None:
     values: tuple[Any, ...] = (0, 1, False, True)
     for value in values:
         assert getattr(Params.model_validate({"arch": "conv", key: value}), key) is bool(value)
-    wrong: tuple[Any, ...] = ("0", "1", "true", "No", "", 2, -1, 0.0, 1.0, None, [], {})
+    words = ("0", "1", "true", "False", "YES", "No", "none", "Null", "")
+    wrong: tuple[Any, ...] = (*words, 2, -1, 0.0, 1.0, None, [], {})
     for value in wrong:
         with pytest.raises(ValidationError):
             Params.model_validate({"arch": "conv", key: value})
