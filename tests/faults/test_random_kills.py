@@ -104,8 +104,8 @@ def test_some_random_kills(harness, say):
 @pytest.mark.campaign
 def test_many_random_kills(harness, say):
     counts = Counts()
-    harness.kill("plain", {}, 100, counts)
-    harness.kill("everything", EVERYTHING, 100, counts)
+    harness.kill("plain", {}, 120, counts)
+    harness.kill("everything", EVERYTHING, 120, counts)
     say(f"random kills: {counts}")
     assert counts.killed.total() >= 200
     assert counts.after_checkpoint >= 150
