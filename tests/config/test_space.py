@@ -14,9 +14,13 @@ from config.space import (
     LONGEST_NAME,
     Choices,
     Range,
+    belongs,
     child_params,
+    combined,
     lookup,
+    probes,
     read_axes,
+    same,
     trial_name,
     wrong_combinations,
 )
@@ -80,6 +84,48 @@ def test_whole_numbers_are_equally_likely_at_the_ends_too():
 def test_a_log_range_is_even_in_its_logarithm():
     drawn = [math.log10(Range(1e-4, 1e-1, log=True).at((n + 0.5) / 300)) for n in range(300)]
     assert [sum(d < e for d in drawn) for e in (-3, -2)] == [100, 200]
+
+
+@pytest.mark.parametrize(
+    ("domain", "held", "others"),
+    [
+        (
+            Choices((1, "a", [0.1], {"a": 1, "b": 2})),
+            [1, "a", [0.1], {"b": 2, "a": 1}],
+            [True, "1", [0.1, 0.2], {}, None],
+        ),
+        (Range(0.1, 0.5), [0.1, 0.3, 0.5], [0.09, 0.51, "0.3", None, [0.3]]),
+        (Range(0, 1), [0, 1, 0.5], [True, False]),
+        (Range(1, 9, whole=True), [1, 5, 9, 5.0], [0, 10, 5.5, True]),
+        (Range(0.1, 0.5, step=0.1), [0.1, 0.2, 0.3, 0.5], [0.25, 0.6]),
+        (Range(1, 8, log=True, step=2, whole=True), [1, 2, 4, 8], [3, 16]),
+    ],
+)
+def test_what_a_domain_holds(domain, held, others):
+    assert all(domain.holds(value) for value in held)
+    assert not any(domain.holds(value) for value in others)
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "position"),
+    [
+        (Range(2, 6), 3, 0.25),
+        (Range(2, 6), 6, 1.0),
+        (Range(1e-4, 1, log=True), 1e-3, 0.25),
+        (Range(1, 4, whole=True), 1, 0.125),
+        (Range(1, 4, whole=True), 4, 0.875),
+        (Range(1, 15, whole=True, log=True), 8, math.log(16) / math.log(31)),
+    ],
+)
+def test_the_place_of_a_number(domain, value, position):
+    assert domain.place(value) == pytest.approx(position, abs=1e-12)
+    assert domain.at(domain.place(value)) == value
+
+
+@given(st.integers(1, 500), st.booleans())
+def test_the_place_of_a_whole_number_leads_back_to_it(value, log):
+    domain = Range(1, 500, log=log, whole=True)
+    assert domain.at(domain.place(value)) == value
 
 
 def test_a_condition_is_about_earlier_values_or_the_file():
@@ -200,6 +246,72 @@ def test_the_kinds_of_a_range():
     assert whole.domain == Range(1, 9, whole=True)
     assert log.domain == Range(1, 2, log=True)
     assert plain.domain == Choices((1,))
+
+
+# --- combinations ---
+
+CONDITIONAL = {
+    "arch": ["conv", "deep"],
+    "ps,batch_size": {"values": [[0, 8], [0.9, 16]], "when": {"arch": "deep"}},
+    "seed": {"low": 1, "high": 9, "int": True, "when": {"ps": 0.9}},
+}
+
+
+def test_the_value_of_an_axis_in_a_combination():
+    arch, linked, _ = axes(CONDITIONAL, grid=False)
+    combination = {"arch": "conv", "batch_size": 16, "ps": 0.9}
+    assert (arch.value(combination), linked.value(combination)) == ("conv", [0.9, 16])
+    assert linked.with_value({"arch": "conv"}, linked.value(combination)) == combination
+
+
+def test_a_combination_has_the_axes_in_force():
+    found = axes(CONDITIONAL, grid=False)
+    chosen = dict(zip([axis.names for axis in found], ["deep", [0.9, 16], 3], strict=True))
+    whole = {"arch": "deep", "ps": 0.9, "batch_size": 16, "seed": 3}
+    assert combined(found, BASE, lambda axis: chosen[axis.names]) == whole
+    chosen["ps", "batch_size"] = [0, 8]
+    assert combined(found, BASE, lambda axis: chosen[axis.names]) == {"arch": "deep", "ps": 0, "batch_size": 8}
+    chosen["arch",] = "conv"
+    assert combined(found, BASE, lambda axis: chosen[axis.names]) == {"arch": "conv"}
+    assert belongs(whole, found, BASE)
+
+
+@pytest.mark.parametrize(
+    "combination",
+    [
+        {},
+        {"arch": "resnet18"},
+        {"arch": "conv", "ps": 0, "batch_size": 8},
+        {"arch": "deep"},
+        {"arch": "deep", "ps": 0},
+        {"arch": "deep", "ps": 0, "batch_size": 16},
+        {"arch": "deep", "ps": 0, "batch_size": 8, "seed": 3},
+        {"arch": "deep", "ps": 0.9, "batch_size": 16},
+        {"arch": "deep", "ps": 0.9, "batch_size": 16, "seed": 10},
+        {"arch": "deep", "ps": 0.9, "batch_size": 16, "seed": 3, "wd": 0},
+    ],
+)
+def test_what_no_search_over_these_axes_would_try(combination):
+    assert not belongs(combination, axes(CONDITIONAL, grid=False), BASE)
+
+
+def test_combinations_that_are_one():
+    assert same({"ps": 0.5, "arch": "conv"}, {"arch": "conv", "ps": 0.5})
+    assert not same({"ps": 1}, {"ps": True})
+    assert not same({"ps": 1}, {"ps": 1, "wd": 0})
+
+
+def test_probes_try_every_value_and_both_ends_of_a_range():
+    found = axes(CONDITIONAL | {"wd": {"values": [0, 1], "when": {"arch": "resnet18"}}}, grid=False)
+    probed = probes(found, BASE)
+    assert all(belongs(combination, found, BASE) for combination in probed)
+    assert {"arch": "conv"} in probed
+    assert {c.get("ps") for c in probed} == {None, 0, 0.9}
+    assert {1, 9} <= {c.get("seed") for c in probed}
+    assert not any("wd" in c for c in probed)  # nothing leads there
+    assert len(probed) <= 6
+    assert len({json.dumps(c, sort_keys=True) for c in probed}) == len(probed)
+    assert probes(found, BASE) == probed
 
 
 # --- trials ---
