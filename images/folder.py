@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -343,4 +344,4 @@ def _remember(cache: Path, files: dict[str, list[Any]]) -> None:
 
 
 def _digest(files: Any) -> str:
-    return hashlib.sha256(to_json(files)).hexdigest()
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()  # of 70,000 files, and at every start: fast
