@@ -46,6 +46,8 @@ def test_arch_alone_is_enough(file: Path) -> None:
         '{"arch": "conv", "normalize": {"mean": [0.5], "std": [0.2]}, "channels": 1}',
         '{"arch": "conv", "optimizer": "SGD", "optimizer_arguments": {"momentum": 0.9}}',
         '{"arch": "conv", "metrics": ["f1"], "best_metric": "f1", "early_stopping": {"monitor_metric": "f1"}}',
+        '{"arch": "conv", "search": {"pruner": {"name": "median", "startup": 3}, "metric": "loss", "mode": "min"}}',
+        '{"arch": "conv", "search": {"pruner": {"name": "asha", "reduction": 2, "grace": 1}, "mode": "max"}}',
         '{"arch": "conv", "ps": 0, "wd": 0, "early_stopping": {"patience": 3},'
         ' "hyper_search": {"ps,wd": [[0, 1]], "early_stopping.patience": [1, 2], "arch": ["conv", "deep"]}}',
     ],

@@ -64,6 +64,7 @@ def test_meaning() -> None:
     assert meaning(("arch",)) == json_schema()["properties"]["arch"]["description"]
     assert meaning(("learning_rate", "high")) == "learning rate of the head"
     assert meaning(("normalize", "std")) == "deviation of each"
+    assert meaning(("search", "pruner", "name")).startswith("successive halving")
 
 
 @pytest.mark.parametrize(
