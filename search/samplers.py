@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -97,7 +98,11 @@ def _seed(settings: Search, tried: Sequence[Tried]) -> int:
 def tpe(axes: Sequence[Axis], base: Base, settings: Search, tried: Sequence[Tried]) -> Iterator[Combination]:
     """Values likelier among the good than among the rest, all parameters together (Bergstra et al. 2011)."""
     optuna = optional_import("optuna", "optuna")
-    sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=_seed(settings, tried))
+    with warnings.catch_warnings():  # a group of parameters under one condition is, to optuna, an experiment
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=any(axis.when for axis in axes), constant_liar=True, seed=_seed(settings, tried)
+        )
     return _asked(optuna, sampler, axes, base, tried)
 
 
@@ -115,7 +120,7 @@ def _asked(
     optuna: Any, sampler: Any, axes: Sequence[Axis], base: Base, tried: Sequence[Tried]
 ) -> Iterator[Combination]:
     """What a sampler of optuna proposes, again and again, in a study made anew from what was tried."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     states = {"finished": "COMPLETE", "pruned": "PRUNED", "running": "RUNNING", "failed": "FAIL"}
     for one in tried:

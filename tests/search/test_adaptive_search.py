@@ -1,0 +1,49 @@
+"""True trainings that are paused at a rung, go on later, and are proposed by what came before them."""
+
+import json
+
+import pytest
+
+from config.run_folder import RunFolder
+from search.jobs import end_after, let_go_on, look
+from search.plan import make_plan
+from tests.search.searches import search_folder
+from tests.training.runs import experiment, outcome
+from tests.training.test_run import run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_training_pauses_after_the_named_epoch_and_goes_on_as_if_it_had_not(tiny_data, tmp_path):
+    path = experiment(tmp_path / "x")
+    end_after(path, 2, "asha")
+    assert run(path, tiny_data) == 0
+    assert RunFolder(path).status()["state"] == "pruned"
+    assert len(json.loads((path / "history.json").read_text())["epochs"]) == 2
+    let_go_on(path)
+    assert look(path).state == "stopped"
+    assert run(path, tiny_data) == 0
+    undisturbed = experiment(tmp_path / "y")
+    assert run(undisturbed, tiny_data) == 0
+    assert outcome(path) == outcome(undisturbed)
+
+
+def test_tpe_with_asha_through_the_program(tiny_data, tmp_path):
+    from search_hyperparams import main
+
+    space = {"learning_rate": {"low": 0.0001, "high": 0.03, "log": True}, "ps": {"low": 0.0, "high": 0.5}}
+    parent = search_folder(tmp_path / "x", space, num_epochs=4)
+    command = ["--data_dir", str(tiny_data), "--parent_dir", str(parent), "--jobs", "2", "--gpus", "cpu"]
+    command += ["--method", "tpe", "--trials", "12", "--pruner", '{"name": "asha", "reduction": 2, "grace": 1}']
+    assert main(command) == 0
+    plan = make_plan(parent, ["search.method=tpe", "search.trials=12"])
+    assert len(plan.trials) == 12
+    epochs = {}
+    for trial in plan.trials:
+        epochs[trial.name] = len(json.loads((trial.path / "history.json").read_text())["epochs"])
+        assert look(trial.path).state == ("finished" if epochs[trial.name] == 4 else "pruned")
+    assert set(epochs.values()) == {1, 2, 4}
+    assert (parent / "results.md").is_file()
+    before = {trial.name: (trial.path / "history.json").stat().st_mtime_ns for trial in plan.trials}
+    assert main(command) == 0
+    assert before == {trial.name: (trial.path / "history.json").stat().st_mtime_ns for trial in plan.trials}
