@@ -120,7 +120,7 @@ class Engine:
             slot = self.free.pop(0)
             self.running[trial.name] = trial, slot
             self.mark[trial.name] = jobs.progress_mark(trial.path)
-            launcher.train(trial.name, ["--data_dir", str(self.data_dir), "--model_dir", str(trial.path)], slot)
+            launcher.train(trial.name, arguments(trial, self.data_dir), slot)
 
     def _take_back(self, ended: Ended, asked: bool) -> None:
         self.lost = 0
@@ -182,3 +182,10 @@ class Engine:
             self.agenda.put_back(trial)
             self.free.append(slot)
         self.running.clear()
+
+
+def arguments(trial: Trial, data_dir: Path) -> list[str]:
+    """Of a trial's train.py. Decoded images are kept where all trials find them, not in the memory of each."""
+    kept = trial.params.get("cache", "auto")
+    found = ["--data_dir", str(data_dir), "--model_dir", str(trial.path)]
+    return found if kept != "auto" else [*found, "--set", "cache=disk"]
