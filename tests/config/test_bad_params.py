@@ -1,13 +1,10 @@
-"""One clear line for every mistake in a params.json, and the right name for every slip of a finger."""
+"""One clear line for every mistake in a params.json."""
 
-import json
-import string
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from config.schema import EarlyStopping, Params, json_schema
+from config.schema import EarlyStopping, json_schema
 from config.wording import ELSEWHERE
 from tests.config.params_files import problems
 
@@ -172,33 +169,8 @@ def test_bad_files(file: Path, text: str | bytes, expected: str) -> None:
     assert line.startswith("params.json:")
 
 
-def _one_edit(word: str) -> set[str]:
-    letters = string.ascii_lowercase + "_"
-    pairs = [(word[:i], word[i:]) for i in range(len(word) + 1)]
-    removed = {a + b[1:] for a, b in pairs if b}
-    swapped = {a + b[1] + b[0] + b[2:] for a, b in pairs if len(b) > 1}
-    changed = {a + c + b[1:] for a, b in pairs if b for c in letters}
-    added = {a + c + b for a, b in pairs for c in letters}
-    return (removed | swapped | changed | added) - {word, ""}
-
-
-def test_one_edit_typos_find_their_key(file: Path) -> None:
-    tried, right = Counter[str](), Counter[str]()
-    nested = [f"early_stopping.{name}" for name in EarlyStopping.model_fields]
-    for key in [*Params.model_fields, *nested]:
-        prefix, _, leaf = key.rpartition(".")
-        siblings = set(EarlyStopping.model_fields if prefix else Params.model_fields)
-        typos = sorted(_one_edit(leaf) - siblings - set(ELSEWHERE))[:: 1 if len(leaf) < 4 else 7]
-        for start in range(0, len(typos), 90):  # many in one file: a typo is a line
-            some = dict.fromkeys(typos[start : start + 90])
-            lines = problems(file, json.dumps({"arch": "conv"} | ({prefix: some} if prefix else some)))
-            lines = [line for line in lines if "is not a parameter" in line]
-            assert len(lines) == len(some)
-            tried[key] += len(some)
-            right[key] += sum(f'did you mean "{leaf}"' in line for line in lines)
-    assert sum(tried.values()) > 2000
-    assert sum(right.values()) / sum(tried.values()) >= 0.95
-    assert {key for key in tried if right[key] / tried[key] < 0.95} <= {"ps", "wd"}  # of two letters
+def test_the_bad_files_are_many() -> None:
+    assert len(BAD_FILES) + len(BAD_PARAMETERS) >= 60
 
 
 def test_other_programs_names_are_known() -> None:
