@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from config.schema import Search
+from search.clusters import add_options, cluster_of
 from search.launchers import slots
 from search.run import Options, run
 from utils import reports_errors
@@ -22,14 +23,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parent_dir", type=Path, required=True,
                         help="the folder whose params.json holds hyper_search; the trials go into it")  # fmt: skip
     parser.add_argument("--jobs", type=_positive, metavar="N",
-                        help="trainings at the same time (as many as GPUs; else as cores, at most 8)")  # fmt: skip
-    parser.add_argument("--gpus", default="auto", metavar="auto|cpu|0,1", help="the GPUs to use")
-    parser.add_argument("--jobs_per_gpu", type=_positive, default=1, metavar="N", help="trainings that share a GPU")
+                        help="trainings at the same time (as GPUs, else as cores up to 8; a cluster: all)")  # fmt: skip
+    parser.add_argument("--gpus", metavar="auto|cpu|0,1", help="the GPUs to use (auto)")
+    parser.add_argument("--jobs_per_gpu", type=_positive, metavar="N", help="trainings that share a GPU (1)")
     parser.add_argument("--spawn", action="store_true", help="start trainings as new programs, which takes longer")
     parser.add_argument("--extend", action="store_true", help="add new combinations to a search that has begun")
     parser.add_argument("--retry_failed", action="store_true", help="train the failed ones anew")
     parser.add_argument("--confirm", type=_positive, metavar="SEEDS",
                         help="train the best combination with so many seeds")  # fmt: skip
+    add_options(parser, _positive)
     overrides = parser.add_argument_group("instead of what params.json says under search")
     for key, field in Search.model_fields.items():
         overrides.add_argument(f"--{key}", metavar="VALUE", dest=f"search.{key}", help=field.description)
@@ -48,8 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     given = vars(options)
     overrides = [f"{key}={value}" for key, value in given.items() if key.startswith("search.") and value is not None]
-    places = slots(options.jobs, options.gpus, options.jobs_per_gpu)
-    how = Options(places, options.spawn, options.extend, options.retry_failed, options.confirm)
+    cluster = cluster_of(options)
+    places = [] if cluster else slots(options.jobs, options.gpus or "auto", options.jobs_per_gpu or 1)
+    how = Options(places, options.spawn, options.extend, options.retry_failed, options.confirm, cluster)
     return run(options.parent_dir, options.data_dir, overrides, how)
 
 

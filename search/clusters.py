@@ -12,6 +12,7 @@ from search.slurm import Slurm
 from utils import UserError
 
 LOCAL: Final = "local"
+FEW: Final = 8  # with more at the same time a sampler knows too little, unless asked for more
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Cluster:
     pack: int = 1
     sbatch: str = ""
     address: str | None = None
+
+    def at_once(self, total: int, *, adaptive: bool, pruned: bool) -> int:
+        """How many trainings to hand over together: all, where what comes next does not depend on how they end."""
+        if self.engine == "slurm" and not (adaptive or pruned):
+            return total  # it keeps to `jobs` by itself
+        return min(self.jobs or (FEW if adaptive else total), total)
 
     def launcher(self, parent: Path) -> Launcher:
         """What starts the trials of the search in that folder."""

@@ -1,17 +1,19 @@
 """One call of search_hyperparams.py: the plan, the trials, the tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import include
 from search import jobs, plan
+from search.clusters import Cluster
 from search.confirm import to_confirm
 from search.engine import Engine
-from search.launchers import Environment, Server, threads_per_slot
+from search.launchers import Environment, Launcher, Server, threads_per_slot
 from search.plan import Plan, lay_out, make_plan
 from search.plots import write_plots
+from search.samplers import SAMPLERS
 from search.table import write_results
 from training.signals import Signals
 from utils import UserError, log, logging_to
@@ -29,6 +31,7 @@ class Options:
         extend: new combinations may come to a search that has begun.
         retry_failed: train failed trials anew.
         confirm: train the best combination with so many seeds; None: train the trials.
+        cluster: where the trials run; None: on this machine, in the slots.
     """
 
     slots: Sequence[Environment]
@@ -36,6 +39,7 @@ class Options:
     extend: bool = False
     retry_failed: bool = False
     confirm: int | None = None
+    cluster: Cluster | None = None
 
 
 def run(parent_dir: Path, data_dir: Path, overrides: Sequence[str], options: Options) -> int:
@@ -72,11 +76,9 @@ def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> in
     trials = search.trials if options.confirm is None else to_confirm(search, options.confirm)
     if options.retry_failed:
         plan.clear(trials)
-    log.info("%s: %d trainings, %d at a time", search.parent.path, len(trials), min(len(options.slots), len(trials)))
-    slots = options.slots[: len(trials)]
-
-    def launch() -> Server:
-        return Server(threads_per_slot(len(slots)), spawn=options.spawn)
+    total = search.total if trials is search.trials else len(trials)
+    slots, at_a_time, launch = _place(search, options, total)
+    log.info("%s: %d trainings, %s at a time", search.parent.path, total, at_a_time)
 
     try:
         Engine(search, data_dir, slots, launch, signals).run(trials)
@@ -86,6 +88,18 @@ def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> in
     if failed:
         log.info("%d of %d trainings failed; --retry_failed trains them anew", len(failed), len(trials))
     return include.SOME_FAILED if failed else include.DONE
+
+
+def _place(search: Plan, options: Options, total: int) -> tuple[Sequence[Environment], str, Callable[[], Launcher]]:
+    """The slots, how many trainings run at the same time, and what makes the launcher."""
+    cluster = options.cluster
+    if cluster is None:
+        slots = options.slots[:total]
+        return slots, str(len(slots)), lambda: Server(threads_per_slot(len(slots)), spawn=options.spawn)
+    adaptive = search.settings.method in SAMPLERS
+    handed_over = cluster.at_once(total, adaptive=adaptive, pruned=search.settings.pruner is not None)
+    at_a_time = str(cluster.jobs) if cluster.jobs else f"as many as {cluster.engine} has room for"
+    return [{}] * handed_over, at_a_time, lambda: cluster.launcher(search.parent.path)
 
 
 def _write_tables(search: Plan) -> None:

@@ -9,12 +9,14 @@ import time
 import pytest
 
 import include
-from config.run_folder import RunFolder
 from search import slurm as engine
 from search import slurm_commands
+from search.plan import make_plan
 from search.slurm import Slurm
+from tests.search.searches import search_folder
 from tests.search.slurm_cluster import LONGEST_ARRAY
 from tests.search.stand_in import EPOCHS
+from tests.search.waiting import epochs, states, times_finished, wait_for
 from utils import UserError
 
 pytestmark = pytest.mark.slow
@@ -63,29 +65,15 @@ def ends(launcher, number):
     return found
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happens"
-        time.sleep(0.05)
-
-
-def states(parent, names):
-    return "".join((RunFolder(parent / name).status().get("state") or "-")[0] for name in names)
-
-
-def epochs(parent, name):
-    path = parent / name / "checkpoint.pt"
-    return len(path.read_text().split(",")) if path.exists() else 0
-
-
-def times_finished(parent, names):
-    return [(parent / name / "finished.txt").read_text() for name in names]
-
-
 def queue(form="%K"):
     """Of the tasks that are not over."""
     return subprocess.run(["squeue", "-h", "--array", "-o", form], capture_output=True, text=True).stdout.split()
+
+
+def submitted():
+    """The names of all jobs that Slurm remembers."""
+    rows = subprocess.run(["squeue", "-h", "--states=all", "-o", "%j"], capture_output=True, text=True)
+    return set(rows.stdout.split())
 
 
 def scancel(*arguments):
@@ -270,6 +258,83 @@ def test_what_sbatch_refuses_while_others_run_is_tried_again(parent, endless, mo
     del launcher._options[-1]
     launcher.wait(0)
     assert len(queue()) == 2
+
+
+# --- whole searches --------------------------------------------------------------------------------------------------
+
+RATES = [n / 1000 for n in range(1, 13)]
+
+
+def search(parent, data, *options, root=None):
+    """Starts one, with a Slurm that the environment names."""
+    script = [sys.executable, str((root or include.ROOT) / "search_hyperparams.py"), "--engine", "slurm", *options]
+    where = ["--data_dir", str(data), "--parent_dir", str(parent)]
+    return subprocess.Popen([*script, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def twelve(parent):
+    return [trial.name for trial in make_plan(search_folder(parent, {"learning_rate": RATES})).trials]
+
+
+def test_an_array_cancelled_midway_and_submitted_again(parent, twelve):
+    first = search(parent, parent, "--jobs", "3")
+    wait_for(lambda: states(parent, twelve).count("f") >= 3)
+    scancel("--user=root")
+    out, err = first.communicate(timeout=SECONDS)
+    assert first.returncode == 143, err
+    assert re.search(r"a 100% search: \d+ trainings were cancelled in the queue; the same command goes on\n$", err)
+    done = states(parent, twelve).count("f")
+    assert 3 <= done < 12
+    second = search(parent, parent, "--jobs", "3")
+    out, err = second.communicate(timeout=SECONDS)
+    assert (second.returncode, err) == (0, "")
+    assert states(parent, twelve) == "f" * 12
+    assert times_finished(parent, twelve) == ["once\n"] * 12
+    log = (parent / "search.log").read_text()
+    assert [log.count(f"{name}: finished") for name in twelve] == [1] * 12
+    assert out.count(": finished") == 12 - done
+    assert (parent / "results.md").is_file()
+
+
+def test_a_killed_search_takes_over_its_jobs(parent, twelve):
+    before = submitted()
+    first = search(parent, parent)
+    wait_for(lambda: states(parent, twelve).count("f") >= 2)
+    first.kill()
+    first.communicate()
+    second = search(parent, parent)
+    _, err = second.communicate(timeout=SECONDS)
+    assert (second.returncode, err) == (0, "")
+    assert times_finished(parent, twelve) == ["once\n"] * 12
+    assert len(submitted() - before) == 2  # 8 tasks and 4: nothing twice
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c(times, parent, twelve, endless):
+    driver = search(parent, parent, "--jobs", "2")
+    wait_for(lambda: sum(epochs(parent, name) > 0 for name in twelve) == 2)
+    for _ in range(times):
+        driver.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, err = driver.communicate(timeout=SECONDS)
+    assert driver.returncode == 130
+    if times == 1:
+        assert "stopped; the same command goes on" in err
+        assert states(parent, twelve) == "ss" + "q" * 10
+        assert not queue()
+    wait_for(lambda: not queue())
+
+
+def test_a_true_search_in_packs(slurm_here, tiny_data, tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.001]})
+    found = search(parent, tiny_data, "--pack", "2")
+    out, err = found.communicate(timeout=5 * SECONDS)
+    assert (found.returncode, err) == (0, "")
+    for name in ("learning_rate_0.01", "learning_rate_0.001"):
+        assert f"{name}: finished, accuracy" in out
+        assert (parent / name / "weights_best.safetensors").is_file()
+    assert (parent / "results.csv").is_file()
 
 
 def test_without_slurm(tmp_path, monkeypatch):
