@@ -91,6 +91,13 @@ class Normalization(_Part):
     std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, max_length=3, description="deviation of each")
 
 
+class ProgressiveResizing(_Part):
+    """Smaller images in the first epochs, which take less time."""
+
+    im_sz: int = Field(ge=8, le=1024, description="side of the images in the first epoch, in pixels")
+    epochs: int = Field(ge=1, le=1_000_000, description="epochs in which it grows, in equal steps, to the full im_sz")
+
+
 class EarlyStopping(_Part):
     """When a run that no longer improves ends."""
 
@@ -212,6 +219,9 @@ class Params(_Part):
         max_length=100,
         description='augmentations in order, each a name or {"name": …, arguments}',
     )
+    progressive_resizing: ProgressiveResizing | None = Field(
+        default=None, description="smaller training images in the first epochs; null: im_sz in all"
+    )
     mixup: float = Field(default=0.0, ge=0, description="alpha of mixup's Beta distribution; 0: off")
     cutmix: float = Field(default=0.0, ge=0, description="alpha of cutmix's Beta distribution; 0: off")
     mixing_off_epochs: int = Field(default=0, ge=0, le=1_000_000, description="last epochs without mixup and cutmix")
@@ -325,6 +335,14 @@ class Params(_Part):
         channels = info.data.get("channels")
         if channels and isinstance(value, Normalization) and not len(value.mean) == len(value.std) == channels:
             raise ValueError(f"its mean and its std must hold {channels} numbers, as there are channels")
+        return value
+
+    @field_validator("progressive_resizing")
+    @classmethod
+    def _grows(cls, value: ProgressiveResizing | None, info: ValidationInfo) -> ProgressiveResizing | None:
+        full = info.data.get("im_sz")
+        if value and full and value.im_sz >= full:
+            raise ValueError(f"its im_sz must be below im_sz, {full}")
         return value
 
     @field_validator("best_metric")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from images import colour, geometry, policies, torchvision_v2
 from images.geometry import Warp, identity
@@ -93,6 +94,7 @@ class Augment:
         resize: how an image is brought to the square where no operation crops it; see images/sampling.
         crop_fraction: share of the short side that "crop" keeps.
         background: red, green, blue in 0 … 255, for padding_mode "fill".
+        progressive: side in the first epoch, and the epochs in which it grows to im_sz; None: im_sz throughout.
 
     Raises:
         UserError: for an unknown name or a wrong argument, one line for each.
@@ -107,12 +109,14 @@ class Augment:
         resize: Resize = "crop",
         crop_fraction: float = 0.875,
         background: Sequence[float] = (255, 255, 255),
+        progressive: Sequence[int] | None = None,
     ) -> None:
         """Checks the operations and tries torchvision's."""
         self.operations = _read(operations)
         self.im_sz = im_sz
         self.mean, self.std, self.background = tuple(mean), tuple(std), tuple(background)
         self.resize, self.crop_fraction = resize, crop_fraction
+        self.progressive = None if progressive is None else (progressive[0], progressive[1])
         self.padding_mode = _one_padding_mode(self.operations) or ("fill" if resize == "letterbox" else "reflection")
         for _, operation in self.operations:
             if isinstance(operation, TorchvisionTransform):
@@ -129,7 +133,7 @@ class Augment:
             indices: int64 (B,), each image's position in its split; best on the CPU.
 
         Returns:
-            float32 (B, C, im_sz, im_sz).
+            float32 (B, C, S, S), S being the epoch's side.
         """
         keys = indices.cpu().numpy()
         steps = [
@@ -139,8 +143,17 @@ class Augment:
         frames = sizes.cpu().numpy().astype(np.float64)
         matrices = self._matrices(steps, frames)
         images = sample(canvas, frames, matrices, self.im_sz, self.padding_mode, self._background(canvas.device))
+        if (side := self.side(epoch)) != self.im_sz:  # the same picture, smaller
+            images = interpolate(images, (side, side), mode="bilinear", antialias=True)
         images = _change(images, steps, normalised=False)
         return _change(normalise(images, self.mean, self.std), steps, normalised=True)
+
+    def side(self, epoch: int) -> int:
+        """Of the images in an epoch, counted from 0; in whole multiples of 8 pixels while it grows."""
+        if self.progressive is None or epoch >= self.progressive[1]:
+            return self.im_sz
+        first, epochs = self.progressive
+        return first + (self.im_sz - first) * epoch // epochs // 8 * 8
 
     def _background(self, device: torch.device) -> Tensor:
         """(C,) float32 in 0 … 255."""
@@ -172,6 +185,7 @@ def describe(augment: Augment) -> dict[str, Any]:
         "resize": augment.resize,
         "crop_fraction": augment.crop_fraction,
         "background": list(augment.background),
+        "progressive": augment.progressive and list(augment.progressive),
     }
 
 

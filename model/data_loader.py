@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     """Some images on their way into the net.
 
     Attributes:
-        images: (B, C, S, S) float32 on the device, normalised.
+        images: (B, C, S, S) float32 on the device, normalised; S is im_sz, or less in progressive resizing.
         targets: what the loss is given: (B,) int64, or (B, classes) float32 of multi-label data and after mixing.
         labels: the targets before mixing.
         indices: (B,) int64 on the CPU, each image's position in the split.
@@ -239,9 +239,11 @@ def _training(params: Params, mean: Sequence[float], std: Sequence[float]) -> Tr
     weighted = params.sampler == "weighted"
     if params.overfit:
         return Training(params.seed, weighted, augment=None, mixup=0, cutmix=0, mixed_epochs=0)
+    progressive = params.progressive_resizing
     augment = Augment(
-        params.augment, params.im_sz, mean, std, params.resize, params.crop_fraction, tuple(params.background)
-    )
+        params.augment, params.im_sz, mean, std, params.resize, params.crop_fraction, tuple(params.background),
+        None if progressive is None else (progressive.im_sz, progressive.epochs),
+    )  # fmt: skip
     mixed_epochs = params.num_epochs - params.mixing_off_epochs
     return Training(params.seed, weighted, augment, params.mixup, params.cutmix, mixed_epochs)
 

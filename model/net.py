@@ -79,6 +79,7 @@ def build_net(params: Params, num_classes: int, model_dir: Path | None = None) -
     library = None if params.arch in ARCHS or params.arch == NET else backbones.library(params.arch)
     weights = pretrained.find(params, library)
     backbone = _backbone(params, num_classes, model_dir, library)
+    _refuse_one_size(backbone.net, params)
     if weights is None:
         return BuiltNet(backbone.net, None, None)
     provenance = pretrained.load(backbone, weights, params)
@@ -119,11 +120,25 @@ def _plain(net: nn.Module, num_classes: int) -> Backbone:
     return Backbone(net, (head,) if head else (), lambda state: state)
 
 
-def _output_shape(net: nn.Module, params: Params) -> tuple[int, ...] | None:
+def _refuse_one_size(net: nn.Module, params: Params) -> None:
+    small = params.progressive_resizing
+    if small is None:
+        return
+    try:
+        _output_shape(net, params, small.im_sz)
+    except Exception as error:
+        raise UserError(
+            f"progressive_resizing: {params.arch} takes no images of {small.im_sz} pixels when it is built for "
+            f"{params.im_sz} ({first_line(error)}); leave it out, or choose a net that takes images of any size"
+        ) from error
+
+
+def _output_shape(net: nn.Module, params: Params, side: int | None = None) -> tuple[int, ...] | None:
     """Shape of what the net gives for two black images, in evaluation mode; None when that is no tensor."""
+    side = side or params.im_sz
     net.eval()
     with torch.no_grad():
-        output = net(torch.zeros(2, params.channels, params.im_sz, params.im_sz))
+        output = net(torch.zeros(2, params.channels, side, side))
     net.train()
     return tuple(output.shape) if isinstance(output, torch.Tensor) else None
 

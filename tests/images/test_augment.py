@@ -193,13 +193,34 @@ def test_erased_is_the_mean_whatever_comes_after_it():
     assert ((images == 0).all(1).float().mean((1, 2)) > 0.01).all()
 
 
+# --- progressive resizing --------------------------------------------------------------------------------------------
+
+
+def test_sides_grow_in_equal_steps_to_the_full_one():
+    augment = Augment([], 224, MEAN, STD, progressive=(128, 4))
+    assert [augment.side(epoch) for epoch in range(6)] == [128, 152, 176, 200, 224, 224]
+    assert [Augment([], 64, MEAN, STD, progressive=(60, 3)).side(epoch) for epoch in range(4)] == [60, 60, 60, 64]
+    assert make([]).side(0) == SIDE
+
+
+def test_small_images_are_the_same_pictures_smaller():
+    spec, inputs = ["random_resized_crop", "horizontal_flip"], batch()
+    growing, full = make(spec, progressive=(16, 2)), make(spec)
+    for epoch, side in enumerate((16, 24, SIDE)):
+        small, large = in_values(run(growing, inputs, epoch)), in_values(run(full, inputs, epoch))
+        assert small.shape == (len(SIZES), 3, side, side)
+        expected = torch.nn.functional.interpolate(large, (side, side), mode="area")
+        assert (small - expected).abs().mean() < 6
+    assert torch.equal(small, large)
+
+
 # --- names, arguments, description ----------------------------------------------------------------------------------
 
 
 def test_descriptions_are_json_and_restore_the_augmentation():
     spec = [*AUGMENTATIONS, {"name": "affine", "shear": [-5, 5, -3, 3], "translate": [0.1, 0.2]}]
     spec += [{"name": "colour_jitter", "brightness": 0.5, "hue": [-0.1, 0.2]}, {"name": "v2.RandomInvert", "p": 0.9}]
-    augment = make(spec, resize="squash", crop_fraction=0.9, background=[0, 0, 0])
+    augment = make(spec, resize="squash", crop_fraction=0.9, background=[0, 0, 0], progressive=(16, 3))
     description = json.loads(json.dumps(describe(augment)))
     assert description["operations"][0] == {
         "name": "random_resized_crop", "p": 1.0, "scale": [0.08, 1.0], "ratio": [3 / 4, 4 / 3]

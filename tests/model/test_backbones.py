@@ -220,6 +220,14 @@ def test_an_impossible_image_size_is_one_line(arch: str, im_sz: int, reason: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_net_of_one_image_size_cannot_be_trained_on_smaller_ones() -> None:
+    small = {"im_sz": 64, "progressive_resizing": {"im_sz": 32, "epochs": 1}}
+    assert build_net(params("resnet18", **small), 5).weights is None
+    with pytest.raises(UserError, match=r"^progressive_resizing: vit_b_32 takes no images of 32 pixels .* for 64 \("):
+        build_net(params("vit_b_32", **small), 5)
+
+
 # --- timm -------------------------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,7 @@ def interrupt_at(monkeypatch, moment):
 
 
 RICH = {
+    "progressive_resizing": {"im_sz": 8, "epochs": 2},
     "ema_decay": 0.9,
     "early_stopping": {"patience": 2},
     "mixup": 0.2,
