@@ -1,6 +1,5 @@
 """What a person sees while a search runs: a line for each running trial, and the best one so far."""
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from typing import Final
 
 from search import jobs
 from search.plan import Plan, Trial
+from search.terminal import Redrawn
 from utils import log, positional, printable
 
 REFRESH_SECONDS: Final = 1.0
@@ -24,7 +24,7 @@ class Board:
         self.search = search
         self._scores = {t.name: (t, jobs.score(t.path, search.metric)) for t in search.trials
                         if jobs.look(t.path).state == "finished"}  # fmt: skip
-        self._shown = 0
+        self._screen = Redrawn()
         self._next = 0.0
 
     def finished(self) -> list[Trial]:
@@ -42,7 +42,7 @@ class Board:
         seen = jobs.look(trial.path)
         if seen.state == "finished":
             self._scores[trial.name] = trial, jobs.score(trial.path, self.search.metric)
-        self._clear()
+        self._screen.clear()
         message = f" ({seen.reason}): {printable(seen.message)}" if seen.state == "failed" else ""
         value = f", {self._value(trial)}" if seen.state == "finished" else ""
         log.info("%s: %s%s%s", trial.name, seen.state, message, value)
@@ -56,11 +56,7 @@ class Board:
         leader = f"; best {best.name}: {self._value(best)}" if best else ""
         total = self.search.total
         lines = [*map(self._line, running), f"{len(self._scores)} of {total} finished, {pending} waiting{leader}"]
-        width = shutil.get_terminal_size().columns - 1
-        self._clear()
-        sys.stdout.write("".join(f"{line[:width]}\n" for line in lines))
-        sys.stdout.flush()
-        self._shown = len(lines)
+        self._screen.draw(lines)
 
     def _line(self, trial: Trial) -> str:
         row = jobs.last_epoch(trial.path)
@@ -71,8 +67,3 @@ class Board:
 
     def _value(self, trial: Trial) -> str:
         return f"{self.search.metric} {positional(round(self._scores[trial.name][1], 4))}"
-
-    def _clear(self) -> None:
-        if self._shown:
-            sys.stdout.write(f"\x1b[{self._shown}A\x1b[J")
-            self._shown = 0

@@ -1,6 +1,7 @@
 """The script: its command line, its exit codes, and one true search."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -36,7 +37,7 @@ def test_help_lists_what_can_be_overridden(capsys):
     assert all(f"--{key} " in words for key in ("trials", "seeds", "metric", "hours", "retries", "keep_weights"))
 
 
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_a_search_from_start_to_tables(tiny_data, tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01], "arch": ["conv", "shalow"]})
     command = [sys.executable, str(include.ROOT / "search_hyperparams.py"), "--gpus", "cpu", "--jobs", "1"]
@@ -46,7 +47,9 @@ def test_a_search_from_start_to_tables(tiny_data, tmp_path):
     assert refused.stderr.splitlines() == [
         'hyper_search: arch="shalow": arch is "shalow", which is not known; did you mean "shallow"?'
     ]
-    search_folder(parent, {"learning_rate": [0.01, 1e30]})
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    command[command.index(str(tiny_data))] = str(data)
+    search_folder(parent, {"learning_rate": [0.01, 1e30]}, cache="auto")
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 1, found.stderr
     assert found.stderr == ""
@@ -55,5 +58,9 @@ def test_a_search_from_start_to_tables(tiny_data, tmp_path):
     assert first["state"] == "finished"
     assert (second["state"], second["reason"]) == ("failed", "diverged")
     assert "learning_rate_0.01: finished, accuracy" in found.stdout
+    assert len(list((data / ".cache").glob("train-*/pixels.bin"))) == 1
+    logs = [log.read_text() for log in parent.glob("*/train.log")]
+    assert len(logs) == 2
+    assert all("train: 24 decoded images, disk" in log for log in logs)
     assert (parent / "results.csv").is_file()
     assert (parent / "results.md").is_file()
