@@ -154,6 +154,9 @@ RULES: dict[str, Callable[[Any, Node], Any]] = {
     "augment": lambda value, _: all(
         isinstance(a, str) or (isinstance(a.get("name"), str) and a["name"]) for a in value
     ),
+    "progressive_resizing": lambda value, given: (
+        value is None or ("im_sz" in given["wrong"] or value["im_sz"] < given.get("im_sz", 224))
+    ),
     "metrics": lambda value, _: len(set(value)) == len(value),
     "best_metric": _named,
     "early_stopping": _stopping_agrees,
