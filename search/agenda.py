@@ -79,8 +79,10 @@ class Agenda:
             self.pruner.watch(running)
 
     def _promoted(self, running: Collection[str]) -> Trial | None:
-        closed = not self.waiting and not self._to_come
-        return None if self.pruner is None else self.pruner.promoted(running, closed)
+        if self.pruner is None:
+            return None
+        active = {*running, *(trial.name for trial in self.waiting)}
+        return self.pruner.promoted(active, closed=not self.waiting and not self._to_come)
 
     def _first_waiting(self) -> Trial | None:
         for _ in range(len(self.waiting)):

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from config import run_folder
 from config.schema import Pruner as Settings
 from search import jobs
-from search.plan import Plan, Trial
+from search.plan import Plan, Trial, about
 from utils import UserError, read_json
 
 REDUCTION: Final = 3
@@ -44,11 +44,19 @@ class Pruner(Protocol):
 
 
 def make(search: Plan) -> Pruner | None:
-    """The pruner that a search asks for."""
+    """The pruner that a search asks for.
+
+    Raises:
+        UserError: when none of its trials is long enough to be judged.
+    """
     asked = search.settings.pruner
     if asked is None:
         return None
     settings = Settings(name=asked) if isinstance(asked, str) else asked
+    longest = max((_length(search, trial) for trial in search.trials), default=search.params.num_epochs)
+    late = longest - (settings.name == "median")  # which ends a trial after the epoch that runs
+    if _grace(settings.grace, settings.reduction or REDUCTION, longest) >= late:
+        raise UserError(f"{search.parent.params}: search.pruner judges nothing: no trial lasts longer than its grace")
     return Median(search, settings) if settings.name == "median" else Halving(search, settings)
 
 
@@ -70,6 +78,7 @@ class Halving:
         self.reduction = settings.reduction or REDUCTION
         self.grace = settings.grace
         self.curves = Curves(search)
+        self._ladders: dict[str, tuple[int, ...]] = {}
 
     def limit(self, trial: Trial) -> int | None:
         """The next rung of a trial's ladder; None when there is none above where it is."""
@@ -84,12 +93,12 @@ class Halving:
         for (_, ladder), trials in groups.items():
             for rung in reversed(ladder):
                 there = self._ranked(trials, rung)
-                if found := self._paused(there[: len(there) // self.reduction], rung):
+                if found := self._paused(there[: len(there) // self.reduction], rung, active):
                     return found
         for (length, ladder), trials in groups.items():
             if closed and not any(t.name in active or self._complete(t, length) for t in trials):
                 for rung in reversed(ladder):
-                    if found := self._paused(self._ranked(trials, rung), rung):
+                    if found := self._paused(self._ranked(trials, rung), rung, active):
                         return found
         return None
 
@@ -97,18 +106,24 @@ class Halving:
         """Leaves them alone: each ends at its rung."""
 
     def _ladder(self, trial: Trial) -> tuple[int, ...]:
-        length = _length(self.search, trial)
-        rungs = list(_rungs(_grace(self.grace, self.reduction, length), self.reduction, length))
-        return tuple(rungs[bracket(trial.number, len(rungs) + 1, self.reduction) :] if self.name != "asha" else rungs)
+        """The epochs at which a trial pauses; by the number that it was made with, which an extended search keeps."""
+        if trial.name not in self._ladders:
+            length = _length(self.search, trial)
+            rungs = tuple(_rungs(_grace(self.grace, self.reduction, length), self.reduction, length))
+            if self.name == "hyperband":
+                number = about(trial.path).get("trial", trial.number)
+                rungs = rungs[bracket(number, len(rungs) + 1, self.reduction) :]
+            self._ladders[trial.name] = rungs
+        return self._ladders[trial.name]
 
     def _ranked(self, trials: Sequence[Trial], rung: int) -> list[Trial]:
         """The trials that came to a rung, best first."""
         there = [t for t in trials if len(self.curves(t.path)) >= rung]
         return sorted(there, key=lambda t: (-self.curves(t.path)[rung - 1], t.number))
 
-    def _paused(self, ranked: Sequence[Trial], rung: int) -> Trial | None:
-        """The first that stands at this rung and can go on."""
-        return next((t for t in ranked if self._stands(t, rung) and jobs.paused(t.path)), None)
+    def _paused(self, ranked: Sequence[Trial], rung: int, active: Collection[str]) -> Trial | None:
+        """The first that stands at this rung and can go on; not while its process is still ending."""
+        return next((t for t in ranked if t.name not in active and self._stands(t, rung) and jobs.paused(t.path)), None)
 
     def _stands(self, trial: Trial, rung: int) -> bool:
         done = len(self.curves(trial.path))
@@ -148,7 +163,7 @@ class Median:
         for trial in running:
             length, values = _length(self.search, trial), self.curves(trial.path)
             epoch = len(values)
-            if not _grace(self.grace, REDUCTION, length) <= epoch < length:
+            if not _grace(self.grace, REDUCTION, length) <= epoch < length - 1:
                 continue
             others = [t for t in self.search.trials if t is not trial and _length(self.search, t) == length]
             there = [curve[epoch - 1] for t in others if len(curve := self.curves(t.path)) >= epoch]

@@ -1,6 +1,7 @@
 """True trainings that are paused at a rung, go on later, and are proposed by what came before them."""
 
 import json
+import random
 
 import pytest
 
@@ -8,12 +9,13 @@ from config.run_folder import RunFolder
 from search.jobs import end_after, let_go_on, look
 from search.plan import make_plan
 from tests.search.searches import search_folder
+from tests.search.stand_in import EPOCHS
+from tests.search.test_kills import harass
 from tests.training.runs import experiment, outcome
 from tests.training.test_run import run
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_training_pauses_after_the_named_epoch_and_goes_on_as_if_it_had_not(tiny_data, tmp_path):
     path = experiment(tmp_path / "x")
     end_after(path, 2, "asha")
@@ -28,6 +30,7 @@ def test_a_training_pauses_after_the_named_epoch_and_goes_on_as_if_it_had_not(ti
     assert outcome(path) == outcome(undisturbed)
 
 
+@pytest.mark.slow
 def test_tpe_with_asha_through_the_program(tiny_data, tmp_path):
     from search_hyperparams import main
 
@@ -47,3 +50,21 @@ def test_tpe_with_asha_through_the_program(tiny_data, tmp_path):
     before = {trial.name: (trial.path / "history.json").stat().st_mtime_ns for trial in plan.trials}
     assert main(command) == 0
     assert before == {trial.name: (trial.path / "history.json").stat().st_mtime_ns for trial in plan.trials}
+
+
+@pytest.mark.parametrize(("kills", "trials"), [pytest.param(24, 24, marks=pytest.mark.campaign)])
+def test_tpe_with_asha_ends_whatever_is_killed(kills, trials, stand_in_root, tmp_path):
+    settings = {"method": "tpe", "trials": trials, "pruner": "asha"}
+    space = {"learning_rate": {"low": 0.1, "high": 1.0}, "ps": {"low": 0.0, "high": 0.5}}
+    parent = search_folder(tmp_path / "x", space, num_epochs=EPOCHS, search=settings)
+    hit = harass(parent, tmp_path, kills, random.Random(kills), root=stand_in_root)
+    assert hit.total() == kills
+    assert set(hit) == {"driver", "training", "server"}
+    plan = make_plan(parent)
+    assert len(plan.trials) == trials
+    for trial in plan.trials:
+        done = json.loads((trial.path / "checkpoint.pt").read_text())
+        assert done == list(range(len(done)))
+        assert look(trial.path).state == ("finished" if len(done) == EPOCHS else "pruned")
+        assert (trial.path / "work.txt").read_text().count("finished") == (len(done) == EPOCHS)
+    assert any(look(trial.path).state == "finished" for trial in plan.trials)

@@ -10,6 +10,7 @@ from search.plan import make_plan
 from search.pruners import bracket, make
 from tests.search.searches import search_folder
 from tests.search.simulated import Trainings, killed_again_and_again, search
+from utils import UserError
 
 RATES = [round(0.01 * n, 2) for n in range(1, 28)]
 
@@ -77,6 +78,17 @@ def test_when_the_promoted_one_fails_the_next_goes_on(tmp_path):
     assert [look(plan.parent.path / f"learning_rate_{r}").state for r in (0.1, 0.2)] == ["finished", "failed"]
 
 
+def test_what_still_ends_is_not_let_go_on(tmp_path):
+    plan = search(folder(tmp_path, "asha", hyper_search={"learning_rate": RATES[:9]}), Trainings(straight))
+    pruner = make(make_plan(plan.parent.path))
+    low = plan.parent.path / "learning_rate_0.01"
+    history = json.loads((low / "history.json").read_text())
+    history["epochs"][0]["valid"]["accuracy"] = 1.0
+    (low / "history.json").write_text(json.dumps(history))
+    assert pruner.promoted((), closed=False).path == low
+    assert pruner.promoted({low.name}, closed=False) is None
+
+
 def test_trials_of_different_length_are_not_compared(tmp_path):
     parent = folder(tmp_path, "asha", hyper_search={"learning_rate": RATES[:9], "num_epochs": [9, 18]})
     plan = search(parent, Trainings(straight))
@@ -127,8 +139,9 @@ def test_median_ends_what_has_fallen_behind(tmp_path):
 
 
 def test_median_leaves_the_last_epoch_alone(tmp_path):
-    plan = search(folder(tmp_path, {"name": "median", "startup": 1, "grace": 9}), Trainings(straight))
-    assert ended(plan) == {9: 27}
+    plan = search(folder(tmp_path, {"name": "median", "startup": 1, "grace": 7}), Trainings(straight))
+    assert set(ended(plan)) == {8, 9}
+    assert {look(t.path).state for t in plan.trials if len(make(plan).curves(t.path)) == 9} == {"finished"}
 
 
 def test_a_smaller_loss_is_better(tmp_path):
@@ -156,6 +169,23 @@ def test_more_trials_may_raise_one_that_was_pruned(tmp_path):
     search(parent, trainings, extend=True)
     assert trainings.epochs["learning_rate_0.29", 2] == 1
     assert ("learning_rate_0.29", 1) not in trainings.epochs
+
+
+def test_hyperbands_ladders_stay_when_the_search_is_extended(tmp_path):
+    space = {"learning_rate": RATES[3:]}
+    plan = search(folder(tmp_path, "hyperband", hyper_search=space), Trainings(straight))
+    before = ended(plan)
+    more = search(folder(tmp_path, "hyperband"), trainings := Trainings(straight), extend=True)
+    assert {look(t.path).state for t in more.trials} == {"finished", "pruned"}
+    assert set(trainings.epochs.values()) == {1}
+    assert not [name for name, epoch in trainings.epochs if epoch == 1 and float(name.partition("_rate_")[2]) > 0.03]
+    assert all(ended(more)[epochs] >= number for epochs, number in before.items() if epochs == 9)
+
+
+def test_a_pruner_that_could_judge_nothing_is_refused(tmp_path):
+    for pruner in ("asha", {"name": "median", "grace": 4}):
+        with pytest.raises(UserError, match="judges nothing: no trial lasts longer than its grace"):
+            make(make_plan(folder(tmp_path, pruner, num_epochs=1 if pruner == "asha" else 5)))
 
 
 def test_no_pruner(tmp_path):
