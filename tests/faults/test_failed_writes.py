@@ -21,8 +21,12 @@ FLOOR = 60
 CODES = (errno.ENOSPC, errno.EIO)
 PLANTS: tuple[Plant, ...] = (("few_sources", {}), ("no_drawing", {}), ("small_net", {}))
 
-# Calls whose failure harms nothing: for a file that is left, the name of the lock's holder, a folder that is there.
-HARMLESS = re.compile(r"unlink run/temporary|(ftruncate|write|half write) run/\.lock|mkdir run/|.* data/.*")
+# Calls whose failure harms nothing: for a file that is left, the name of the lock's holder, a folder that is there, the
+# second name of a checkpoint, which is copied then, the decoded images, which are kept in memory then.
+HARMLESS = re.compile(
+    r"unlink run/temporary|(ftruncate|write|half write) run/\.lock|mkdir run/|link run/temporary"
+    r"|replace run/checkpoint\.prev\.pt|.* data/.*"
+)
 
 
 def roots(path, data):
