@@ -152,7 +152,7 @@ class Search(_Part):
     )
     trials: int = Field(default=20, ge=1, le=100_000, description="combinations to try; a grid tries all it has")
     seeds: int = Field(default=1, ge=1, le=100, description="trainings of each combination, each with its own seed")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="what every method but grid follows from")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="what every draw and every proposal follows from")
     metric: Name | None = Field(default=None, description="what combinations are compared by; null: best_metric")
     mode: Literal["max", "min"] | None = Field(
         default=None,

@@ -253,7 +253,7 @@ def test_a_trial_that_was_asked_to_stop_stays_stopped(trainings, parent):
     assert trainings.started == NAMES[1:]
 
 
-@pytest.mark.parametrize(("keep", "left"), [("all", NAMES), ("best", NAMES[:1]), ("none", [])])
+@pytest.mark.parametrize(("keep", "left"), [("all", NAMES), ("best", NAMES[:1]), ("top3", NAMES[:3]), ("none", [])])
 def test_whose_weights_stay(trainings, parent, keep, left):
     assert search(parent, f"search.keep_weights={keep}", slots=1) == 0
     assert [name for name in NAMES if (parent / name / "weights_best.safetensors").exists()] == left
