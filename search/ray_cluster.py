@@ -4,17 +4,25 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import include
 from config.space import Combination
 from search.launchers import SECONDS_TO_SAVE, Ended, Environment, LauncherLost, Server, wrong_here
 from training.signals import ASKED
 from utils import UserError, log, optional_import, printable
 
 LOST: Final = "the Ray cluster is gone"
+# Of Ray, unless the environment says otherwise.
+SETTINGS: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would report to its makers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it announces a change at each start
+    "RAY_worker_niceness": "0",  # else trainings yield to every other process of the machine
+}
 
 
 class Ray:
@@ -34,7 +42,7 @@ class Ray:
     def __init__(self, *, cpus: int = 1, gpus: int = 0, address: str | None = None) -> None:
         self._ray = _connected(address)
         self._warn_of_too_little(cpus, gpus, address)
-        self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(train)
+        self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_found_from(str(include.ROOT)))
         self._cpus = cpus
         self._running: dict[Any, str] = {}  # by Ray's reference to the result
 
@@ -105,6 +113,19 @@ class Ray:
             log.warning("%s; waiting for one", message)
 
 
+def _found_from(root: str) -> Callable[..., tuple[int, str]]:
+    """The function below, for processes that may look for modules elsewhere first."""
+
+    def task(*arguments: Any) -> tuple[int, str]:
+        if sys.path[0] != root:
+            sys.path.insert(0, root)
+        from search.ray_cluster import train
+
+        return train(*arguments)
+
+    return task
+
+
 def train(name: str, arguments: Sequence[str], environment: Environment, cpus: int, folder: str) -> tuple[int, str]:
     """One training, in a process of its own, started from a process of Ray's; returns its exit code and errors."""
     import ray
@@ -134,8 +155,8 @@ def _connected(address: str | None) -> Any:
     Raises:
         UserError: when it is not installed, or there is none at the address.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it announces a change at each start
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     ray = optional_import("ray", "ray")
     handlers = {number: signal.getsignal(number) for number in ASKED}
     own: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}

@@ -1,5 +1,8 @@
 import re
 import shutil
+import subprocess
+import sys
+from subprocess import PIPE
 
 import pytest
 
@@ -23,6 +26,23 @@ def stand_in_root(tmp_path):
     (root / "training" / "server.py").write_text(found[0])
     (root / "training" / "catalogues.py").write_text("def catalogues():\n    return {}\n")
     return root
+
+
+@pytest.fixture
+def search():
+    """Starts search_hyperparams.py; what still runs at the end of the test is killed."""
+    started = []
+
+    def start(parent, data, *options):
+        script = [sys.executable, str(include.ROOT / "search_hyperparams.py"), *options]
+        where = ["--data_dir", str(data), "--parent_dir", str(parent)]
+        started.append(subprocess.Popen([*script, *where], stdout=PIPE, stderr=PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

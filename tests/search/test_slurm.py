@@ -20,7 +20,7 @@ from tests.search.waiting import epochs, states, times_finished, wait_for
 from utils import UserError
 
 pytestmark = pytest.mark.slow
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 @pytest.fixture
@@ -265,20 +265,13 @@ def test_what_sbatch_refuses_while_others_run_is_tried_again(parent, endless, mo
 RATES = [n / 1000 for n in range(1, 13)]
 
 
-def search(parent, data, *options, root=None):
-    """Starts one, with a Slurm that the environment names."""
-    script = [sys.executable, str((root or include.ROOT) / "search_hyperparams.py"), "--engine", "slurm", *options]
-    where = ["--data_dir", str(data), "--parent_dir", str(parent)]
-    return subprocess.Popen([*script, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.fixture
 def twelve(parent):
     return [trial.name for trial in make_plan(search_folder(parent, {"learning_rate": RATES})).trials]
 
 
-def test_an_array_cancelled_midway_and_submitted_again(parent, twelve):
-    first = search(parent, parent, "--jobs", "3")
+def test_an_array_cancelled_midway_and_submitted_again(search, parent, twelve):
+    first = search(parent, parent, "--engine", "slurm", "--jobs", "3")
     wait_for(lambda: states(parent, twelve).count("f") >= 3)
     scancel("--user=root")
     out, err = first.communicate(timeout=SECONDS)
@@ -286,7 +279,7 @@ def test_an_array_cancelled_midway_and_submitted_again(parent, twelve):
     assert re.search(r"a 100% search: \d+ trainings were cancelled in the queue; the same command goes on\n$", err)
     done = states(parent, twelve).count("f")
     assert 3 <= done < 12
-    second = search(parent, parent, "--jobs", "3")
+    second = search(parent, parent, "--engine", "slurm", "--jobs", "3")
     out, err = second.communicate(timeout=SECONDS)
     assert (second.returncode, err) == (0, "")
     assert states(parent, twelve) == "f" * 12
@@ -297,13 +290,13 @@ def test_an_array_cancelled_midway_and_submitted_again(parent, twelve):
     assert (parent / "results.md").is_file()
 
 
-def test_a_killed_search_takes_over_its_jobs(parent, twelve):
+def test_a_killed_search_takes_over_its_jobs(search, parent, twelve):
     before = submitted()
-    first = search(parent, parent)
+    first = search(parent, parent, "--engine", "slurm")
     wait_for(lambda: states(parent, twelve).count("f") >= 2)
     first.kill()
     first.communicate()
-    second = search(parent, parent)
+    second = search(parent, parent, "--engine", "slurm")
     _, err = second.communicate(timeout=SECONDS)
     assert (second.returncode, err) == (0, "")
     assert times_finished(parent, twelve) == ["once\n"] * 12
@@ -311,8 +304,8 @@ def test_a_killed_search_takes_over_its_jobs(parent, twelve):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c(times, parent, twelve, endless):
-    driver = search(parent, parent, "--jobs", "2")
+def test_ctrl_c(search, times, parent, twelve, endless):
+    driver = search(parent, parent, "--engine", "slurm", "--jobs", "2")
     wait_for(lambda: sum(epochs(parent, name) > 0 for name in twelve) == 2)
     for _ in range(times):
         driver.send_signal(signal.SIGINT)
@@ -326,9 +319,9 @@ def test_ctrl_c(times, parent, twelve, endless):
     wait_for(lambda: not queue())
 
 
-def test_a_true_search_in_packs(slurm_here, tiny_data, tmp_path):
+def test_a_true_search_in_packs(search, slurm_here, tiny_data, tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.001]})
-    found = search(parent, tiny_data, "--pack", "2")
+    found = search(parent, tiny_data, "--engine", "slurm", "--pack", "2")
     out, err = found.communicate(timeout=5 * SECONDS)
     assert (found.returncode, err) == (0, "")
     for name in ("learning_rate_0.01", "learning_rate_0.001"):

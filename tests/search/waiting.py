@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-SECONDS = 100.0
+SECONDS = 200.0
 
 
 def wait_for(condition: Callable[[], object]) -> None:
