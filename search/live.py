@@ -1,14 +1,16 @@
 """What a person sees while a search runs: a line for each running trial, and the best one so far."""
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from typing import Final
 
+from config.run_folder import RunFolder
 from search import jobs
 from search.plan import Plan, Trial
 from search.terminal import Redrawn
-from utils import log, positional, printable
+from utils import UserError, log, positional, printable
 
 REFRESH_SECONDS: Final = 1.0
 
@@ -55,7 +57,10 @@ class Board:
         best = self.best()
         leader = f"; best {best.name}: {self._value(best)}" if best else ""
         total = self.search.total
-        lines = [*map(self._line, running), f"{len(self._scores)} of {total} finished, {pending} waiting{leader}"]
+        begun = [trial for trial in running if _begun(trial)]  # a cluster has its own queue
+        waiting = pending + len(running) - len(begun)
+        room = shutil.get_terminal_size().lines - 2
+        lines = [*map(self._line, begun[:room]), f"{len(self._scores)} of {total} finished, {waiting} waiting{leader}"]
         self._screen.draw(lines)
 
     def _line(self, trial: Trial) -> str:
@@ -67,3 +72,10 @@ class Board:
 
     def _value(self, trial: Trial) -> str:
         return f"{self.search.metric} {positional(round(self._scores[trial.name][1], 4))}"
+
+
+def _begun(trial: Trial) -> bool:
+    try:
+        return RunFolder(trial.path).status().get("state") != "queued"
+    except UserError:  # damaged: the training puts it right
+        return True

@@ -23,6 +23,7 @@ def plan(tmp_path):
     RunFolder(first.path).set_state("finished")
     rows = [{"epoch": epoch, "valid": {"loss": 1.5, "accuracy": epoch / 10}} for epoch in (1, 2)]
     (second.path / "history.json").write_text(json.dumps({"epochs": rows}))
+    RunFolder(second.path).set_state("running")
     return plan
 
 
@@ -37,6 +38,20 @@ def test_a_line_for_each_running_trial_and_one_for_the_best(plan, capsys, monkey
     ]
     board.show([], 0)
     assert capsys.readouterr().out.startswith("\x1b[2A\x1b[J1 of 3 finished")
+
+
+def test_what_a_cluster_has_in_its_queue_waits_and_the_last_line_is_always_seen(plan, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, second, third = plan.trials
+    Board(plan).show([second, third], 0)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2
+    assert shown[1].startswith("1 of 3 finished, 1 waiting")
+    monkeypatch.setenv("LINES", "5")
+    Board(plan).show([second] * 9, 0)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 4
+    assert shown[3].startswith("1 of 3 finished, 0 waiting")
 
 
 def test_off_a_terminal_only_how_trials_ended(plan, capsys, caplog):
