@@ -171,7 +171,7 @@ def _not_in_file(data: dict[str, Any]) -> Iterator[Problem]:
     for key in search if isinstance(search, dict) else ():
         for name in key.split(","):
             if name not in here:
-                known = name in Params.model_fields and name != "hyper_search"
+                known = name in Params.model_fields and name not in ("about", "hyper_search")
                 hint = "; give it a value outside hyper_search too" if known else did_you_mean(name, here)
                 yield ("hyper_search", key), f"hyper_search: {shown(name)} is not a parameter in this file{hint}"
 

@@ -149,7 +149,7 @@ class RunFolder:
         """The manifest: sha256 of each artefact by name; empty when there is none, or when a byte of it is damaged."""
         if self._digests is None:
             self._digests = {}
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
                 data = (self.path / MANIFEST).read_bytes()
                 found = json.loads(data)
                 del found[MANIFEST]

@@ -201,11 +201,38 @@ def test_mistakes_in_overrides_follow_those_in_the_file_in_their_order(file: Pat
             "1: optimizer is 3; it must be text of 1 to 500 characters",
         ),
         ('"optimizer_arguments": 3', "1: optimizer_arguments is 3; it must be an object"),
+        (
+            '"augment": [{"name": "random_resized_crop", "scal": 1}]',
+            '1: augment[0].scal is not an argument of random_resized_crop; did you mean "scale"?',
+        ),
     ],
 )
 def test_names_are_checked_in_the_same_pass(file: Path, text: str, expected: str) -> None:
     arch = "" if '"arch"' in text else '"arch": "resnet18", '
     assert problems(file, f"{{{arch}{text}}}", catalogues=CATALOGUES) == [f"params.json:{expected}"]
+
+
+def test_every_unknown_name_is_told(file: Path) -> None:
+    lines = problems(file, '{"arch": "resnet18", "metrics": ["accuracy", "f2", "top_2"]}', catalogues=CATALOGUES)
+    assert lines == [
+        'params.json:1: metrics[1] is "f2", which is not known; did you mean "f1"?',
+        'params.json:1: metrics[2] is "top_2", which is not known; did you mean "top_3"?',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("ps", '"ps" is not a parameter in this file; give it a value outside hyper_search too'),
+        ("hyper_search", '"hyper_search" is not a parameter in this file; choose from arch'),
+        ("about", '"about" is not a parameter in this file; choose from arch'),
+        ("about.arhc", '"about.arhc" is not a parameter in this file; choose from arch'),
+        ("arhc", '"arhc" is not a parameter in this file; did you mean "arch"?'),
+    ],
+)
+def test_what_cannot_be_searched(file: Path, key: str, expected: str) -> None:
+    text = json.dumps({"arch": "conv", "about": {"arhc": 1}, "hyper_search": {key: [1]}})
+    assert problems(file, text) == [f"params.json:1: hyper_search: {expected}"]
 
 
 def test_an_unknown_name_has_no_arguments_to_check(file: Path) -> None:

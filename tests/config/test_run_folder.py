@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import subprocess
 import sys
 import time
@@ -222,10 +223,33 @@ def test_lock_and_unlock(folder: RunFolder) -> None:
         folder.lock()
     with pytest.raises(BusyError, match=f"by process {os.getpid()} on "):
         RunFolder(folder.path).lock()
-    folder.unlock()
+    for _ in range(2):
+        folder.unlock()
     other = RunFolder(folder.path)
     other.lock()
+    with pytest.raises(BusyError):
+        folder.lock()
     other.unlock()
+
+
+def test_the_holder_is_shown_whatever_the_lock_says(folder: RunFolder) -> None:
+    with folder.file(".lock").open("wb") as file:
+        file.write(b"\xff\n" + b"x" * 999)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BusyError) as caught:
+            folder.lock()
+    assert str(caught.value) == f"{folder}: is being trained by \ufffd\\n{'x' * 198}; wait for it or stop it"
+
+
+def test_a_lock_is_as_open_as_the_umask_says(folder: RunFolder) -> None:
+    before = os.umask(0)
+    try:
+        folder.lock()
+    finally:
+        os.umask(before)
+    folder.unlock()
+    assert stat.S_IMODE(folder.file(".lock").stat().st_mode) == 0o666
 
 
 def test_a_worker_lets_go_without_freeing_it(folder: RunFolder) -> None:

@@ -60,6 +60,7 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("background", [0, 0, 255], [0, 0, 256]),
     ("background", [0, 0, 0], [0, 0, -1]),
     ("arch", "a" * 500, "a" * 501),
+    ("arch", "RegNetX.pyx", "x.py"),
     ("early_stopping", {"patience": 1}, {"patience": 0}),
     ("early_stopping", {"min_delta": 0}, {"min_delta": -1e-9}),
     ("early_stopping", {"tail_epochs": 0}, {"tail_epochs": -1}),

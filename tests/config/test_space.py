@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from config.load import load_params
 from config.space import (
     LONGEST_NAME,
+    MOST_COMBINATIONS,
     Choices,
     Range,
     belongs,
@@ -74,6 +75,11 @@ def test_a_range_is_never_left(position, log, whole):
     assert 2 <= value <= 65
     assert isinstance(value, int) == whole
     assert len(trial_name({"ps": value}, 1)) <= len("ps_12.3456")
+
+
+def test_a_grid_ends_where_there_are_too_many():
+    assert len(Range(0, MOST_COMBINATIONS - 1, step=1).grid()) == MOST_COMBINATIONS
+    assert len(Range(0, 10**9, step=1).grid()) == MOST_COMBINATIONS + 1  # enough to be refused
 
 
 def test_whole_numbers_are_equally_likely_at_the_ends_too():
