@@ -90,15 +90,15 @@ def fashion_mnist(given: Path | None, scratch: Path) -> Iterator[Item]:
 
 def cifar10(given: Path | None, scratch: Path) -> Iterator[Item]:
     """CIFAR-10, 32x32 colour: 50,000 train and 10,000 test. Archive: cifar-10-python.tar.gz, or class folders."""
+    if given is not None and not any(given.rglob("cifar-10-batches-py")):
+        yield from class_folders(given)
+        return
     from torchvision.datasets import CIFAR10
 
     if given is None:
         _download("CIFAR-10", CIFAR10.filename, lambda: CIFAR10(scratch, download=True))
         given = scratch
-    batches = next(given.rglob(CIFAR10.base_folder), None)
-    if batches is None:
-        yield from class_folders(given)
-        return
+    batches = next(given.rglob(CIFAR10.base_folder))
     for split in ("train", "test"):
         try:
             with warnings.catch_warnings(action="ignore"):  # NumPy's, on how the old files spell a dtype
