@@ -163,7 +163,7 @@ def write_atomic(path: Path, data: bytes) -> str:
             os.replace(temporary, path)  # noqa: PTH105 (os.replace is the call that fault injection wraps)
         finally:  # also when a signal's exception passes through
             with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+                Path(temporary).unlink()
         _fsync_folder(path.parent)
     except OSError as error:
         raise TrainingFault(_write_failure(path, len(data), error)) from error
@@ -207,7 +207,7 @@ def keep_previous(path: Path, previous: Path) -> None:
         write_atomic(previous, path.read_bytes())
     finally:  # replace leaves it there where both are names of the same file already
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
 
 
 def _umask() -> int:

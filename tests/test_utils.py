@@ -258,6 +258,18 @@ def test_make_folder(tmp_path: Path) -> None:
         utils.make_folder(tmp_path / "file")
 
 
+def test_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").touch()
+    utils.move(tmp_path / "a", tmp_path / "c")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free={tmp_path: 2**20}[folder]))
+    with pytest.raises(TrainingFault) as caught:
+        utils.move(tmp_path / "b", tmp_path / "c")
+    assert str(caught.value) == f"{tmp_path}/c: cannot be written (Directory not empty); it needs 0.0 MB, 1.0 MB free"
+
+
 def test_write_into_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, message = tmp_path / "no" / "folder" / "a", r"a: cannot be written \(No such file or directory\); it needs"
     with pytest.raises(TrainingFault, match=rf"{message} 0\.0 MB, \d+\.\d MB free$"):

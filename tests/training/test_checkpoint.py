@@ -40,6 +40,11 @@ def test_round_trip():
     assert torch.equal(state["learning"]["net"]["w"], some_state(3)["learning"]["net"]["w"])
 
 
+def test_the_seal_is_the_last_one():
+    for text in (checkpoint.MAGIC.decode(), "0" * 64):
+        assert checkpoint.decode(checkpoint.encode({"text": text}))["text"] == text
+
+
 def test_loads_as_a_torch_file(tmp_path):
     path = tmp_path / "c.pt"
     path.write_bytes(checkpoint.encode(some_state(1)))
