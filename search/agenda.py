@@ -55,12 +55,8 @@ class Agenda:
         while trial is None and self._to_come:
             self._propose()
             trial = self._first_waiting()
-        if trial is not None and not jobs.asked_by_a_person(trial.path):
-            limit = None if self.pruner is None else self.pruner.limit(trial)
-            if self.pruner is None or limit is None:
-                jobs.let_go_on(trial.path)
-            else:
-                jobs.end_after(trial.path, limit, self.pruner.name)
+        if trial is not None and jobs.look(trial.path).state != "running":
+            self._set_limit(trial)
         return trial
 
     def take_over(self, held: Collection[str]) -> None:
@@ -84,6 +80,16 @@ class Agenda:
         active = {*running, *(trial.name for trial in self.waiting)}
         return self.pruner.promoted(active, closed=not self.waiting and not self._to_come)
 
+    def _set_limit(self, trial: Trial) -> None:
+        """Leaves the stop.json that the pruner wants; a person's stays."""
+        limit = None if self.pruner is None else self.pruner.limit(trial)
+        if jobs.asked_by_a_person(trial.path):
+            return
+        if self.pruner is None or limit is None:
+            jobs.let_go_on(trial.path)
+        else:
+            jobs.end_after(trial.path, limit, self.pruner.name)
+
     def _first_waiting(self) -> Trial | None:
         for _ in range(len(self.waiting)):
             trial = self.waiting.popleft()
@@ -94,6 +100,8 @@ class Agenda:
                 self.put_back(trial, BUSY_SECONDS)
             elif jobs.to_train(trial.path, self.search.settings.retries):
                 return trial
+            else:
+                jobs.settle(trial.path)  # another process brought it to where it was to pause
         return None
 
     def _propose(self) -> None:

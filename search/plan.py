@@ -126,12 +126,11 @@ def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:
         base = base | {"pretrain": _weights(parent.path, settings.weights, metric)}
     if settings.method in SAMPLERS:
         samplers.check(settings.method, axes)
-        if problems := wrong_combinations(parent.params, probes(axes, base)):
-            raise UserError("\n".join(problems))
         combinations = _proposed(parent.path, axes, base)[: settings.trials]
+        examined = probes(axes, base)
     else:
-        combinations = STRATEGIES[settings.method](axes, base, settings)
-    if problems := wrong_combinations(parent.params, combinations):
+        combinations = examined = STRATEGIES[settings.method](axes, base, settings)
+    if problems := wrong_combinations(parent.params, examined):
         raise UserError("\n".join(problems))
     search = Plan(parent, params, settings, base, axes, [])
     seeds = range(1, settings.seeds + 1)

@@ -52,7 +52,11 @@ def test_tpe_with_asha_through_the_program(tiny_data, tmp_path):
     assert before == {trial.name: (trial.path / "history.json").stat().st_mtime_ns for trial in plan.trials}
 
 
-@pytest.mark.parametrize(("kills", "trials"), [pytest.param(24, 24, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize(
+    ("kills", "trials"),
+    [pytest.param(3, 12, marks=pytest.mark.slow), pytest.param(24, 24, marks=pytest.mark.campaign)],
+    ids=["sample", "campaign"],
+)
 def test_tpe_with_asha_ends_whatever_is_killed(kills, trials, stand_in_root, tmp_path):
     settings = {"method": "tpe", "trials": trials, "pruner": "asha"}
     space = {"learning_rate": {"low": 0.1, "high": 1.0}, "ps": {"low": 0.0, "high": 0.5}}

@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from config.run_folder import RunFolder
+from search import agenda
 from search.jobs import look
 from search.plan import make_plan
 from search.pruners import bracket, make
@@ -76,6 +78,22 @@ def test_when_the_promoted_one_fails_the_next_goes_on(tmp_path):
 
     plan = search(folder(tmp_path, "asha", hyper_search={"learning_rate": [0.1, 0.2]}), Trainings(falls))
     assert [look(plan.parent.path / f"learning_rate_{r}").state for r in (0.1, 0.2)] == ["finished", "failed"]
+
+
+def test_what_another_process_brought_to_its_rung_counts_as_pruned(tmp_path, monkeypatch):
+    monkeypatch.setattr(agenda, "BUSY_SECONDS", 0.0)
+    parent = folder(tmp_path, "asha", hyper_search={"learning_rate": [0.1, 0.2]})
+    plan = search(parent, Trainings(straight))
+    orphan = RunFolder(parent / "learning_rate_0.1")
+    orphan.lock()  # its driver was killed when it had come this far
+    orphan.set_state("running")
+    upcoming = agenda.Agenda(plan, plan.trials)
+    assert upcoming.next(()) is None
+    orphan.set_state("stopped", reason="signal")
+    orphan.unlock()
+    assert upcoming.next(()) is None
+    assert look(orphan.path).state == "pruned"
+    assert not upcoming.left()
 
 
 def test_what_still_ends_is_not_let_go_on(tmp_path):
