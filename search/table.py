@@ -14,7 +14,7 @@ from config.run_folder import weights_name
 from reports.comparison import best_of
 from reports.intervals import Interval
 from reports.tables import csv_bytes
-from search.collect import Comparison, collect
+from search.collect import Comparison, canonical, collect
 from search.ranking import Row, ranking
 from search.read import SEARCH, Run
 from search.words import brief, duration, escaped, plural, show
@@ -245,16 +245,15 @@ def _footer(parent: Path, comparison: Comparison, ranked: list[Row]) -> str:
 
 def _luck(comparison: Comparison, ranked: list[Row]) -> str:
     """How optimistic the best row is, in words and as a number where the noise is known."""
-    count, metric = len(ranked), escaped(comparison.metric)
-    trials = sum(len(row.setting.runs) for row in ranked)
+    metric, trials = escaped(comparison.metric), sum(len(row.setting.runs) for row in ranked)
+    early = {canonical(list(run.values.values())) for run in comparison.unranked if run.state == "pruned"}
+    count = len(ranked) + len(early)  # what was ended early was in the running too
+    tried = plural(trials, "trial") + f", {len(early)} ended early" * bool(early)
     if count == 1:
         return (
             f"The best epoch was chosen on the validation images, so its {metric} flatters a little; the test set says."
         )
-    text = (
-        f"The best of {count} settings ({plural(trials, 'trial')}), chosen on the images it is judged on, looks "
-        "better than it is: "
-    )
+    text = f"The best of {count} settings ({tried}), chosen on the images it is judged on, looks better than it is: "
     repeated = [row for row in ranked if len(row.scores) > 1]
     if not repeated:
         return (

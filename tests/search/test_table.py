@@ -129,6 +129,14 @@ def test_runs_that_did_not_finish_are_rows(tmp_path):
     assert "in runs that are not ranked" in text
 
 
+def test_what_was_ended_early_was_in_the_running(tmp_path):
+    grid(tmp_path, seeds=2)
+    for i in range(3):
+        experiment(tmp_path / f"{i}", {"learning_rate": 1 + i, "ps": 0.5}, 0.5, epochs=2, state="pruned")
+    assert "The best of 9 settings (12 trials, 3 ended early)" in results(tmp_path)[0]
+    assert "were all 9 equally good" in results(tmp_path)[0]
+
+
 def test_different_data_is_never_ranked_together(tmp_path):
     grid(tmp_path / "a", seeds=1)
     grid(tmp_path / "b", seeds=1, fingerprint="ff" * 32)
