@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_one_class_is_not_taken_for_a_wrapper(tmp_path):
 def test_the_present_folder_has_a_name(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(touch(tmp_path / "here", "ant/1.jpg", "bee/2.jpg", "loose.jpg"))
     with caplog.at_level("INFO", "dossier"):
-        assert found(type(tmp_path)()) == [(None, "ant", "1.jpg"), (None, "bee", "2.jpg")]
+        assert found(Path()) == [(None, "ant", "1.jpg"), (None, "bee", "2.jpg")]
     assert caplog.messages == ["here: ignored 1 files outside the class folders"]
 
 

@@ -12,6 +12,7 @@ import socket
 import struct
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,15 @@ def test_cifar10(tmp_path, batches):
                                            "bird/00002.png"]  # fmt: skip
     stored = torchvision.datasets.CIFAR10(batches.parent, train=False).data
     assert np.array_equal(pixels(tmp_path / "out/test/bird/00002.png"), stored[2])
+
+
+def test_cifar10_as_downloaded(tmp_path, batches, monkeypatch):
+    def download(self):
+        shutil.copytree(batches, Path(self.root) / batches.name)
+
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", download)
+    assert prepare("cifar10", tmp_path / "out", Division(0)) == {"train": 12, "test": 4}
+    assert names(tmp_path) == ["given", "out"]
 
 
 def test_a_pickle_that_is_not_the_published_one_is_never_opened(tmp_path, batches):
@@ -429,7 +439,7 @@ def test_two_images_of_one_name(tmp_path, classes):
 def test_what_is_refused_leaves_nothing(tmp_path, classes, arguments, options, message):
     packed(classes, tmp_path / "photos.tar")
     source, division, archive, sha256 = (*arguments, None, None, None)[:4]
-    archive = archive and type(tmp_path)(archive.format(photos=classes, tar=f"{classes}.tar"))
+    archive = archive and Path(archive.format(photos=classes, tar=f"{classes}.tar"))
     with pytest.raises(UserError, match=message) as caught:
         prepare(source, tmp_path / "out", division, archive, sha256, **options)
     assert str(caught.value).isprintable()

@@ -1,6 +1,7 @@
 """CSV files that describe images: which rows are taken, which are left out by name, and which files are refused."""
 
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,7 @@ def test_how_a_cell_may_name_an_image(folder, cell, image):
 
 def test_the_present_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert Images(type(folder)()).find("2") == ("2.JPG", "ant/2.JPG")
+    assert Images(Path()).find("2") == ("2.JPG", "ant/2.JPG")
 
 
 MISSING, SHARED = "no image of that name", "a file name that several images share"
