@@ -3,11 +3,13 @@
 import json
 import math
 import statistics
+import subprocess
 import sys
 from collections import Counter
 
 import pytest
 
+import include
 from config.schema import Search
 from config.space import belongs, read_axes
 from search import agenda, samplers
@@ -287,3 +289,15 @@ def test_a_search_without_results_falls_back_on_chance(tmp_path, monkeypatch):
     plan = search(folder(tmp_path, trials=3, space={"ps": [0.1, 0.2]}), Trainings(lambda params, epoch: params["ps"]))
     assert sorted(trial.name for trial in plan.trials) == ["ps_0.1", "ps_0.2"]  # there is no third
     assert agenda.Agenda(plan, plan.trials).left()  # it may be asked again, and finds none again
+
+
+@pytest.mark.parametrize("method", ["tpe", "cmaes"])
+def test_proposing_needs_no_torch(method):
+    code = f"""
+import sys
+from tests.search import test_samplers
+test_samplers.run({method!r}, 12, test_samplers.NUMBERS)
+assert {{"tpe": "optuna", "cmaes": "cmaes"}}[{method!r}] in sys.modules
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=include.ROOT, check=True)
