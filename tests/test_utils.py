@@ -476,8 +476,9 @@ def test_a_log_line_keeps_to_the_terminals_characters(monkeypatch: pytest.Monkey
         with logging_to(None):
             log.info("naïve")
             log.info(" \n")
-            log.info(" X ")
-        assert written.getvalue() == shown + b" X \n"
+            log.info("a ")
+            log.info(" X")
+        assert written.getvalue() == shown + b"a \n X\n"
     memory = io.StringIO()  # it has no encoding
     monkeypatch.setattr(sys, "stdout", memory)
     with logging_to(None):
