@@ -1,9 +1,12 @@
 """Params: bounds at their edges, the checked-in schema, a light import."""
 
 import json
+import math
+import operator
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from pydantic import ValidationError
 
 import include
 from config.schema import EarlyStopping, Normalization, Params, RateRange, json_schema
+from config.strict_json import Place
 
 # The edge that is still right, and the first wrong one.
 EDGES: list[tuple[str, Any, Any]] = [
@@ -36,9 +40,13 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("num_epochs", 1, 0),
     ("batch_size", 1, 0),
     ("bs_test", 1, 0),
+    ("learning_rate", 1e-9, -1e-9),
+    ("learning_rate", [1, 0], [1, -1e-9]),
     ("learning_rate", [0, 1e-9], [0, 0]),
     ("learning_rate", [1] * 64, [1] * 65),
     ("learning_rate", {"low": 1, "high": 1.001}, {"low": 1, "high": 1}),
+    ("learning_rate", {"low": 1e-9, "high": 1}, {"low": 0, "high": 1}),
+    ("learning_rate", {"low": 1e-9, "high": 1e-8}, {"low": -1, "high": 0}),
     ("layer_groups", 1, 0),
     ("layer_groups", 64, 65),
     ("unfreeze_epochs", 1, 0),
@@ -63,8 +71,31 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("arch", "RegNetX.pyx", "x.py"),
     ("early_stopping", {"patience": 1}, {"patience": 0}),
     ("early_stopping", {"min_delta": 0}, {"min_delta": -1e-9}),
+    ("early_stopping", {"patience": 10**6}, {"patience": 10**6 + 1}),
     ("early_stopping", {"tail_epochs": 0}, {"tail_epochs": -1}),
+    ("early_stopping", {"tail_epochs": 1000}, {"tail_epochs": 1001}),
     ("early_stopping", {"monitor_metric": "accuracy", "minimize": 0}, {"minimize": 0}),
+    *(
+        (key, 10**6, 10**6 + 1)
+        for key in ("n_clas", "mixing_off_epochs", "overfit", "num_epochs", "batch_size", "bs_test", "unfreeze_epochs",
+                    "gradient_accumulation", "average_epochs", "save_summary_steps")
+    ),
+    ("progressive_resizing", {"im_sz": 100, "epochs": 10**6}, {"im_sz": 100, "epochs": 10**6 + 1}),
+    ("progressive_resizing", {"im_sz": 100, "epochs": 1}, {"im_sz": 1025, "epochs": 1}),
+    *(
+        ("search", {key: right}, {key: wrong})
+        for key, right, wrong in [
+            ("trials", 1, 0), ("trials", 10**5, 10**5 + 1), ("seeds", 1, 0), ("seeds", 100, 101), ("seed", 0, -1),
+            ("seed", 2**32 - 1, 2**32), ("hours", 0, -1e-9), ("retries", 0, -1), ("retries", 100, 101),
+        ]
+    ),
+    *(
+        ("search", {"pruner": {"name": name, key: right}}, {"pruner": {"name": name, key: wrong}})
+        for name, key, right, wrong in [
+            ("asha", "grace", 1, 0), ("asha", "grace", 10**6, 10**6 + 1), ("asha", "reduction", 2, 1),
+            ("asha", "reduction", 100, 101), ("median", "startup", 1, 0), ("median", "startup", 10**5, 10**5 + 1),
+        ]
+    ),
     ("normalize", {"mean": [-1, 0, 1], "std": [1, 1, 1e-9]}, {"mean": [-1, 0, 1], "std": [1, 1, 0]}),
 ]  # fmt: skip
 
@@ -76,11 +107,45 @@ def test_edges(key: str, right: Any, wrong: Any) -> None:
         Params.model_validate({"arch": "conv", key: wrong})
 
 
-def test_every_number_has_an_edge_tested() -> None:
-    bounds = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-    properties = json_schema()["properties"]
-    bounded = {key for key, node in properties.items() for part in (node, *node.get("anyOf", ())) if bounds & set(part)}
-    assert bounded <= {key for key, _, _ in EDGES}
+# The first wrong value at a bound.
+WRONG: dict[str, Callable[[Any, Any], bool]] = {
+    "minimum": operator.lt, "maximum": operator.gt, "exclusiveMinimum": operator.le, "exclusiveMaximum": operator.ge
+}  # fmt: skip
+
+
+def bounds(node: dict[str, Any], place: Place = ()) -> Iterator[tuple[Place, str, Any]]:
+    """Every bound of a number below a part of the schema; -1 stands for the items of a list."""
+    node = json_schema()["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    yield from ((place, name, node[name]) for name in WRONG if name in node)
+    for option in node.get("anyOf", ()):
+        yield from bounds(option, place)
+    for key, inner in node.get("properties", {}).items():
+        yield from bounds(inner, (*place, key))
+    if "items" in node:
+        yield from bounds(node["items"], (*place, -1))
+
+
+def number_at(value: Any, place: Place) -> Any:
+    """The number at a place, nan where there is none."""
+    for part in place:
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            return math.nan
+    return value if type(value) in (int, float) else math.nan
+
+
+BOUNDS = list(bounds(json_schema()))
+
+
+@pytest.mark.parametrize(("place", "name", "bound"), BOUNDS, ids=lambda value: str(value).replace(" ", ""))
+def test_both_sides_of_every_bound_are_tested(place: Place, name: str, bound: Any) -> None:
+    is_wrong = WRONG[name]
+    assert any(
+        is_wrong(number_at(wrong, place[1:]), bound) and not is_wrong(number_at(right, place[1:]), bound)
+        for key, right, wrong in EDGES
+        if key == place[0] and not math.isnan(number_at(right, place[1:]))
+    )
 
 
 FLAGS = ("cuda", "pretrain", "skip_bad")
