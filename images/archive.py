@@ -112,17 +112,17 @@ def extract(archive: Path, target: Path, sha256: str | None = None, limits: Limi
         UserError: naming the archive and the member that is refused, or the damage.
         TrainingFault: when the disk is full or fails.
     """
-    digest = _sha256(archive)
+    shown, digest = printable(str(archive)), _sha256(archive)
     if sha256 is not None and digest != sha256.strip().lower():
-        raise UserError(f"{archive}: sha256 is {digest}, not {printable(sha256)}; download it again")
+        raise UserError(f"{shown}: sha256 is {digest}, not {printable(sha256)}; download it again")
     try:
         head, packed = _head(archive), archive.stat().st_size
         target.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error.strerror}: {error.filename})") from error
+        raise UserError(f"{shown}: cannot be unpacked ({printable(f'{error.strerror}: {error.filename}')})") from error
     budget, name = _Budget(limits or Limits(), packed), ""
     try:
-        for member in progress(_members(archive, head, budget), f"unpacking {archive.name}", unit=" files"):
+        for member in progress(_members(archive, head, budget), f"unpacking {printable(archive.name)}", unit=" files"):
             name = member.name
             _unpack(member, target, budget)
         for member in budget.links:
@@ -136,7 +136,7 @@ def extract(archive: Path, target: Path, sha256: str | None = None, limits: Limi
             member_text = f'member "{printable(name[:200])}" ' if name else ""
             fault = isinstance(error, OSError) and error.errno in DISK_FAULTS
             kind = TrainingFault if fault else UserError
-            raise kind(f"{archive}: {_explain(error, member_text)}; nothing was unpacked") from error
+            raise kind(f"{shown}: {_explain(error, member_text)}; nothing was unpacked") from error
         raise
     return digest
 
@@ -155,7 +155,7 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{printable(str(path))}: cannot be read ({error.strerror})") from error
 
 
 def _head(path: Path) -> bytes:

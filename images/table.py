@@ -66,7 +66,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list
         UserError: naming the file and the line, or the column that is missing and the nearest there is.
     """
     shown = printable(path.name)
-    csv.field_size_limit(2**27)
+    limit = csv.field_size_limit(2**27)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = file.readline()
@@ -78,6 +78,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list
         raise UserError(f"{shown}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{shown}: is not a CSV file in UTF-8 ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _rows(reader: "Reader", shown: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:

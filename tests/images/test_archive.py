@@ -1,5 +1,6 @@
 """Archives: what is unpacked, and what is refused whole."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from images.archive import Limits, extract
-from utils import UserError
+from utils import TrainingFault, UserError
 
 SMALL = Limits(size=10_000_000, members=50, ratio=50, ratio_from=100_000)
 
@@ -127,6 +128,7 @@ HOSTILE = {
     ),
     "zip: zero byte": (lambda p: rewritten(zip_of(p, GOOD, ("a!.png", b"x")), b"a!.png", b"a\0.png"), "control"),
     "zip: link out": (lambda p: zip_of(p, GOOD, (zip_entry("l", 0o120777), b"../../etc/passwd")), "links outside"),
+    "zip: long link": (lambda p: zip_of(p, GOOD, (zip_entry("l", 0o120777), b"x/" * 2100)), "more than 4096 bytes"),
     "zip: device": (lambda p: zip_of(p, GOOD, (zip_entry("null", 0o020666), b"")), "device"),
     "zip: bomb": (lambda p: zip_of(p, GOOD, ("bomb", bytes(9_000_000))), "more than 50 times"),
     "zip: too many members": (lambda p: zip_of(p, *MEMBERS_ABOVE_THE_CAP), "50 members allowed"),
@@ -268,6 +270,36 @@ def test_every_changed_byte_is_noticed_or_harmless(tmp_path):
                 contents = [p.read_bytes() for p in sorted(target.rglob("*")) if p.is_file()]
                 assert contents == [data, data]
     assert noticed >= 200
+
+
+@pytest.mark.parametrize("build", [tar_of, zip_of])
+def test_an_archive_of_nothing(tmp_path, build):
+    with pytest.raises(UserError, match="it is empty"):
+        extract(build(tmp_path / "a"), tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    archive = tar_of(tmp_path / "a", GOOD)
+    monkeypatch.setattr("images.archive.shutil.copyfileobj", full)
+    with pytest.raises(
+        TrainingFault, match=r'"good/a\.png" cannot be written \(No space left on device\); nothing was'
+    ):
+        extract(archive, tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(("made", "target", "sha256"), [(False, "t", None), (True, "t", "0"), (True, "", None)])
+def test_a_hostile_name_of_the_archive(tmp_path, made, target, sha256):
+    archive = tmp_path / "a\n\x1b"
+    if made:
+        tar_of(archive, GOOD)
+    with pytest.raises(UserError) as caught:
+        extract(archive, tmp_path / target, sha256)
+    assert str(caught.value).isprintable()
 
 
 def test_interrupted_unpacking_leaves_nothing(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """CSV files that describe images: which rows are taken, which are left out by name, and which files are refused."""
 
+import csv
 import string
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def test_the_order_is_that_of_the_rows(read):
 
 
 def test_a_large_cell(read):
+    limit = csv.field_size_limit()
     assert read(f"image,text,label\na.png,{'x' * 200_000},x\nb.jpg,,y\n") == (TWO, [])
+    assert csv.field_size_limit() == limit
 
 
 @pytest.mark.parametrize(("cell", "image"), [
