@@ -72,3 +72,18 @@ def test_tpe_with_asha_ends_whatever_is_killed(kills, trials, stand_in_root, tmp
         assert look(trial.path).state == ("finished" if len(done) == EPOCHS else "pruned")
         assert (trial.path / "work.txt").read_text().count("finished") == (len(done) == EPOCHS)
     assert any(look(trial.path).state == "finished" for trial in plan.trials)
+
+
+@pytest.mark.slow
+def test_trials_start_from_the_best_of_a_folder(tiny_data, tmp_path):
+    from search_hyperparams import main
+
+    for name, rate in (("poor", 1e-6), ("good", 0.01)):
+        assert run(experiment(tmp_path / "given" / name, learning_rate=rate), tiny_data) == 0
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.001]})
+    command = ["--data_dir", str(tiny_data), "--parent_dir", str(parent), "--gpus", "cpu"]
+    assert main([*command, "--weights", str(tmp_path / "given")]) == 0
+    child = parent / "learning_rate_0.001"
+    found = json.loads((child / "environment.json").read_text())["weights"]
+    assert found["source"] == "experiment good"
+    assert found["head"] == "loaded"
