@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,23 +240,23 @@ def check_headers(
         return header.height, header.width
 
     paths = [path for split in folder.splits.values() for path in split.paths]
-    found = dict(zip(paths, in_threads(size, paths, "reading headers"), strict=True))
-    bad = {path: why for path, why in found.items() if isinstance(why, str)}
+    found = in_threads(size, paths, "reading headers")
+    bad = [(path, why) for path, why in zip(paths, found, strict=True) if isinstance(why, str)]
     if bad and not skip_bad:
-        lines = [f"{_shown(folder.root, path)}: {why}" for path, why in bad.items()]
+        lines = [f"{_shown(folder.root, path)}: {why}" for path, why in bad]
         count = f"{len(bad)} of {len(paths)} images cannot be used; mend or remove them, or set skip_bad: 1"
         raise UserError("\n".join([*_some(lines), count]))
-    return _measured(folder, {path: size for path, size in found.items() if path not in bad}), list(bad.items())
+    return _measured(folder, found), bad
 
 
-def _measured(folder: DataFolder, sizes: Mapping[str, object]) -> DataFolder:
-    """The folder with the images alone whose sizes are known."""
-    splits = {}
+def _measured(folder: DataFolder, found: Iterable[tuple[int, int] | str]) -> DataFolder:
+    """The folder with the sizes that were found, and without the images that have a reason in the place of a size."""
+    splits, found = {}, iter(found)
     for name, split in folder.splits.items():
-        keep = np.array([path in sizes for path in split.paths])
-        paths = tuple(itertools.compress(split.paths, keep))
-        measured = np.array([sizes[path] for path in paths], np.int64).reshape(-1, 2)
-        splits[name] = Split(name, paths, split.targets[keep], measured)
+        part = list(itertools.islice(found, len(split.paths)))
+        keep = np.array([not isinstance(size, str) for size in part])
+        sizes = np.array(list(itertools.compress(part, keep)), np.int64)
+        splits[name] = Split(name, tuple(itertools.compress(split.paths, keep)), split.targets[keep], sizes)
         left = set(splits[name].targets.tolist()) if name == "train" and not folder.multi_label else None
         lost = [label for index, label in enumerate(folder.classes) if left is not None and index not in left]
         if lost or not keep.any():
