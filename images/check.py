@@ -125,13 +125,13 @@ def _paths(found: Checked, split: str, multi_label: bool) -> list[str]:
 
 
 def _check_structure(found: Checked, multi_label: bool) -> None:
-    """Splits that are missing, classes that differ between them or have no image; else all that training refuses."""
-    found.structure += [f"{split}: is missing" for split in ("train", "valid") if split not in found.counts]
+    """Classes that differ between splits or have no image; a missing split, or else all that training refuses."""
     if "train" in found.counts and not multi_label:
         _compare_classes(found)
-    if not found.structure:
+    needed = dict.fromkeys(("train", "valid", *found.counts))
+    if len(needed) > len(found.counts) or not found.structure:
         try:
-            scan(found.root, list(found.counts))
+            scan(found.root, list(needed))
         except UserError as error:
             found.structure += str(error).splitlines()
 

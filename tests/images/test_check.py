@@ -147,8 +147,12 @@ def add(name):
 
 
 STRUCTURE = {
-    "no train": (remove("train"), ["train: is missing"]),
-    "no valid": (remove("valid"), ["valid: is missing"]),
+    "no train": (remove("train"), ["{root}: has no train/; the layout is "]),
+    "no valid": (remove("valid"), ["{root}: has no valid/; the layout is "]),
+    "val for valid": (lambda data: (data / "valid").rename(data / "val"), ["{root}: has no valid/, but val/; the"]),
+    "no valid, and an empty class": (lambda data: [remove("valid")(data), make("train/cat", "test/cat")(data)], [
+        "{root}: has no valid/; the layout is ", "train/cat: has no image", "test/cat: has no image",
+    ]),
     "a class that train lacks": (add("valid/be/1.png"), ['valid/be: train has no such class; did you mean "bee"?']),
     "a class that only train has": (add("train/cat/1.png"), ["valid/cat: is missing, while train has the class",
                                                              "test/cat: is missing, while train has the class"]),
@@ -162,7 +166,7 @@ STRUCTURE = {
     "one class": (remove("train/bee", "valid/bee", "test/bee"), [
         "{root}/train: holds 1 class folder, and a classifier needs 2 or more; the layout is ",
     ]),
-    "no class": (remove("train/ant", "train/bee", "valid", "test"), ["valid: is missing"]),
+    "no class": (remove("train/ant", "train/bee", "valid", "test"), ["{root}: has no valid/; the layout is "]),
     "nothing in any split": (lambda data: [remove(f"{s}/ant", f"{s}/bee")(data) for s in ("train", "valid", "test")], [
         "{root}/train: holds 0 class folders, and a classifier needs 2 or more; the layout is ",
     ]),
