@@ -141,8 +141,8 @@ def belongs(combination: Combination, axes: Sequence[Axis], base: Mapping[str, A
     return found.keys() == combination.keys()
 
 
-def same(one: Combination, other: Combination) -> bool:
-    """Whether two combinations are one."""
+def same(one: Any, other: Any) -> bool:
+    """Whether two values, or two combinations, are one."""
     return _canonical(one) == _canonical(other)
 
 

@@ -110,9 +110,8 @@ def gp(axes: Sequence[Axis], base: Base, settings: Search, tried: Sequence[Tried
     """The largest expected improvement under a Gaussian process. A parameter with a condition is drawn at random."""
     optuna = optional_import("optuna", "optuna")
     sampler = optuna.samplers.GPSampler(seed=_seed(settings, tried))
-    whole = [
-        Tried(t.combination, "finished", t.value) if t.state == "pruned" else t for t in tried
-    ]  # it sees no others
+    # Of pruned ones it would see nothing.
+    whole = [Tried(one.combination, "finished", one.value) if one.state == "pruned" else one for one in tried]
     return _asked(optuna, sampler, axes, base, whole)
 
 
@@ -136,7 +135,7 @@ def _asked(
         )
     while True:
         trial = study.ask()
-        yield combined(axes, base, lambda axis: _suggested(trial, _distribution(optuna, axis), axis))  # noqa: B023
+        yield combined(axes, base, lambda axis: _suggested(trial, axis))  # noqa: B023
 
 
 def _label(axis: Axis) -> str:
@@ -167,12 +166,16 @@ def _number(axis: Axis, combination: Combination) -> float:
     value = axis.value(combination)
     if isinstance(axis.domain, Range) and axis.domain.step is None:
         return axis.domain.place(value)
-    return next(index for index, level in enumerate(_levels(axis)) if same({"": level}, {"": value}))
+    return next(index for index, level in enumerate(_levels(axis)) if same(level, value))
 
 
-def _suggested(trial: Any, distribution: Any, axis: Axis) -> Any:
-    number = trial._suggest(_label(axis), distribution)
-    return _levels(axis)[number] if _levels(axis) else axis.domain.at(number)
+def _suggested(trial: Any, axis: Axis) -> Any:
+    label, levels = _label(axis), _levels(axis)
+    if not levels:
+        return axis.domain.at(trial.suggest_float(label, 0.0, 1.0))
+    if _ordered(levels):
+        return levels[trial.suggest_int(label, 0, len(levels) - 1)]
+    return levels[trial.suggest_categorical(label, tuple(range(len(levels))))]
 
 
 # --- by cmaes --------------------------------------------------------------------------------------------------------
