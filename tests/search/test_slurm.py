@@ -1,10 +1,15 @@
 """Trainings as jobs of a real Slurm of one machine: munged, slurmctld and slurmd of the tests' own."""
 
+import contextlib
+import itertools
+import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -52,7 +57,7 @@ def begin(launcher, parent, names):
     for name in names:
         folder = parent / name
         folder.mkdir(exist_ok=True)
-        (folder / "params.json").write_text("{}")
+        (folder / "params.json").write_text('{"num_epochs": 1}')
         launcher.train(name, ["--data_dir", "d", "--model_dir", str(folder)], {})
 
 
@@ -301,6 +306,57 @@ def test_a_killed_search_takes_over_its_jobs(search, parent, twelve):
     assert (second.returncode, err) == (0, "")
     assert times_finished(parent, twelve) == ["once\n"] * 12
     assert len(submitted() - before) == 2  # 8 tasks and 4: nothing twice
+
+
+@pytest.mark.campaign
+def test_every_trial_is_trained_once_whatever_is_killed(search, parent, stand_in_root):
+    """The search, by SIGKILL; trainings; tasks, by scancel; and tasks that are put back into the queue."""
+    train = stand_in_root / "train.py"
+    train.write_text(train.read_text().replace(f"EPOCHS = {EPOCHS}", "EPOCHS = 40"))
+    kills, chance = 40, random.Random(0)
+    rates = [n / 1000 for n in range(1, 41)]
+    names = [trial.name for trial in make_plan(search_folder(parent, {"learning_rate": rates})).trials]
+    hit: Counter[str] = Counter()
+    kinds = itertools.cycle(["search", "training", "cancel", "requeue"])
+    driver = search(parent, parent, "--engine", "slurm", "--pack", "2")
+    while True:
+        if driver.poll() is not None:
+            assert driver.returncode in (0, 143, -signal.SIGKILL), driver.communicate()
+            if driver.returncode == 0:
+                break
+            driver = search(parent, parent, "--engine", "slurm", "--pack", "2")
+        time.sleep(chance.uniform(0.2, 2))
+        tasks = queue("%T|%F_%K")
+        running = [task.partition("|")[2] for task in tasks if task.startswith("RUNNING")]
+        subprocess.run(["scontrol", "update", f"JobId={','.join(t.partition('|')[2] for t in tasks)}", "StartTime=now"],
+                       capture_output=True)  # fmt: skip
+        if hit.total() >= kills or not running:
+            continue
+        task, pids = chance.choice(running), [pid for name in names for pid in trained_by(parent / name)]
+        if not pids:
+            continue
+        kind = next(kinds)
+        hit[kind] += 1
+        if kind == "search":
+            driver.kill()
+        elif kind == "training":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(pids), signal.SIGKILL)
+        else:
+            subprocess.run(["scancel", task] if kind == "cancel" else ["scontrol", "requeue", task])
+    assert hit.total() == kills
+    assert states(parent, names) == "f" * len(names)
+    assert times_finished(parent, names) == ["once\n"] * len(names)
+    work = [(parent / name / "work.txt").read_text().splitlines() for name in names]
+    again = sum(len(lines) - len(set(lines)) for lines in work)
+    assert again <= hit["training"] + hit["search"]  # a training that is killed between its work and its checkpoint
+
+
+def trained_by(folder):
+    """The process that trains there, as its lock says."""
+    if states(folder.parent, [folder.name]) != "r":
+        return []
+    return [int(pid) for pid in re.findall(r"process (\d+)", (folder / ".lock").read_text())]
 
 
 @pytest.mark.parametrize("times", [1, 2])
