@@ -71,6 +71,11 @@ def test_the_order_is_that_of_the_rows(read):
     assert list(rows) == ["bee/1.png", "a.png", "ant/1.png"]
 
 
+def test_an_image_keeps_the_name_of_its_first_row(read):
+    assert read("image,label\nant/2.JPG,x\n2.JPG,x\na.png,y\n")[0] == {"ant/2.JPG": "x", "a.png": "y"}
+    assert read("image,label\n2.JPG,x\nant/2.JPG,x\na.png,y\n")[0] == {"2.JPG": "x", "a.png": "y"}
+
+
 def test_a_large_cell(read):
     limit = csv.field_size_limit()
     assert read(f"image,text,label\na.png,{'x' * 200_000},x\nb.jpg,,y\n") == (TWO, [])
