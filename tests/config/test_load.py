@@ -297,6 +297,15 @@ def test_a_flood_of_mistakes_is_cut(file: Path, number: int) -> None:
         assert (lines[-1] == "… and more") == (number > MOST_PROBLEMS)
 
 
+def test_a_message_is_cut(file: Path) -> None:
+    names = {"x" * 60 + letter: None for letter in "abcdefgh"}
+    with pytest.raises(UserError) as caught:
+        load(file, '{"arch": "zzz"}', catalogues={"arch": names})
+    whole = f'arch is "zzz", which is not known; choose from {", ".join(names)}'
+    assert len(whole) > 500
+    assert str(caught.value) == f"{file}:1: {whole[:499]}…"
+
+
 @pytest.mark.parametrize(
     ("path", "why"),
     [

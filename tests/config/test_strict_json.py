@@ -90,6 +90,7 @@ def test_depth(pair: str | tuple[str, str]) -> None:
     [
         (b"\xff\xfe[\0]\0", 1, "is UTF-16 or not text at all; save it as UTF-8"),
         (b"\xfe\xff\0[\0]", 1, "is UTF-16 or not text at all; save it as UTF-8"),
+        (b"\xfe\xff", 1, "is UTF-16 or not text at all; save it as UTF-8"),
         (b"\xff\xfe", 1, "is UTF-16 or not text at all; save it as UTF-8"),
         (b"[1]\0", 1, "is UTF-16 or not text at all; save it as UTF-8"),
         (b'["a",\n"\xdc"]', 2, "is not UTF-8 (byte 0xdc); save it as UTF-8"),
