@@ -7,7 +7,7 @@ checkpoint, and may be let go on.
 
 import math
 import statistics
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -57,7 +57,7 @@ def make(search: Plan) -> Pruner | None:
     late = longest - (settings.name == "median")  # which ends a trial after the epoch that runs
     if _grace(settings.grace, settings.reduction or REDUCTION, longest) >= late:
         raise UserError(f"{search.parent.params}: search.pruner judges nothing: no trial lasts longer than its grace")
-    return Median(search, settings) if settings.name == "median" else Halving(search, settings)
+    return PRUNERS[settings.name](search, settings)
 
 
 class Halving:
@@ -169,6 +169,13 @@ class Median:
             there = [curve[epoch - 1] for t in others if len(curve := self.curves(t.path)) >= epoch]
             if len(there) >= self.startup and values[-1] < statistics.median(there):
                 jobs.end_after(trial.path, epoch, self.name)
+
+
+PRUNERS: Final[dict[str, Callable[[Plan, Settings], Pruner]]] = {
+    "asha": Halving,
+    "hyperband": Halving,
+    "median": Median,
+}
 
 
 # --- ladders ---------------------------------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 
 from config.run_folder import RunFolder
+from config.schema import Pruner
 from search import agenda
 from search.jobs import look
 from search.plan import make_plan
-from search.pruners import bracket, make
+from search.pruners import PRUNERS, bracket, make
 from tests.search.searches import search_folder
 from tests.search.simulated import Trainings, killed_again_and_again, search
 from utils import UserError
@@ -204,6 +205,10 @@ def test_a_pruner_that_could_judge_nothing_is_refused(tmp_path):
     for pruner in ("asha", {"name": "median", "grace": 4}):
         with pytest.raises(UserError, match="judges nothing: no trial lasts longer than its grace"):
             make(make_plan(folder(tmp_path, pruner, num_epochs=1 if pruner == "asha" else 5)))
+
+
+def test_every_pruner_of_the_schema_is_there():
+    assert set(PRUNERS) == set(Pruner.model_fields["name"].annotation.__args__)
 
 
 def test_no_pruner(tmp_path):
