@@ -28,9 +28,11 @@ FOLDER: Final = "slurm"
 TODO: Final = "todo.json"
 NOTE: Final = ".ended.json"
 ASK: Final = signal.SIGUSR1  # asks a task to stop: it alone is told, while Slurm's TERM goes to all processes of a job
+ASK_NAME: Final = ASK.name.removeprefix("SIG")
 POLL_SECONDS: Final = 10.0
 POLL_SECONDS_AT_THE_END: Final = 1.0
 RETRY_SECONDS: Final = 30.0
+LONGEST_MESSAGE: Final = 4000  # characters of a task's log
 
 Todo = dict[str, Any]  # a training: name, arguments, environment
 
@@ -100,6 +102,7 @@ class Slurm:
         self._taken: set[str] = set()  # what the search was promised to hear of
         self._leaving: set[tuple[str, int]] = set()  # tasks that were ended before this process came
         self._asked = False
+        self._silent = False  # Slurm, when it was asked last
         self._next_poll = self._next_try = 0.0
         self._batches = self._find_batches()
 
@@ -156,6 +159,8 @@ class Slurm:
         """Stops the trainings that still run, without waiting for them: they save what they have."""
         if not self._asked:
             self._ask()
+        with contextlib.suppress(OSError):  # where something is left in it
+            self._folder.rmdir()
 
     # --- into the queue ---
 
@@ -171,7 +176,7 @@ class Slurm:
             try:
                 self._batches.append(self._submit_batch(tasks, room))
             except commands.Refused as error:
-                if not under_way and commands.queue([]) is not None:
+                if not under_way and not self._silent:
                     raise UserError(str(error)) from error
                 log.warning("%s; trying again", error)
                 self._next_try = time.monotonic() + RETRY_SECONDS
@@ -186,7 +191,7 @@ class Slurm:
         array = f"0-{len(tasks) - 1}" + (f"%{room}" if room is not None else "")
         output = str(folder).replace("%", "%%") + "/%a.log"
         script = (
-            f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(include.ROOT))}\n"
+            f"#!/bin/sh\ntrap '' {ASK_NAME}\nexport PYTHONPATH={shlex.quote(str(include.ROOT))}\n"
             f"exec {shlex.quote(sys.executable)} -P -m search.slurm_task {shlex.quote(str(folder))}\n"
         )
         try:
@@ -194,7 +199,7 @@ class Slurm:
                 [*self._options, f"--job-name={name}", f"--array={array}", f"--output={output}"], script
             )
         except commands.Refused:
-            shutil.rmtree(folder)  # should it be in the queue after all, it finds nothing to do
+            _remove(folder)
             raise
         names = [[todo["name"] for todo in task] for task in tasks]
         return Batch(folder, names, {name for task in names for name in task}, job)
@@ -203,9 +208,14 @@ class Slurm:
 
     def _over(self) -> list[Ended]:
         """The trainings whose tasks are over though nobody noted how they ended."""
-        queue = commands.queue([batch.name for batch in self._batches])
-        if queue is None:
+        try:
+            queue = commands.queue([batch.name for batch in self._batches])
+        except commands.Refused as error:
+            if not self._silent:
+                log.warning("%s; waiting for Slurm, while its jobs go on", error)
+            self._silent = True
             return []
+        self._silent = False
         found = []
         for batch in self._batches:
             found += batch.noted()  # what was noted before the queue was asked
@@ -227,28 +237,29 @@ class Slurm:
             return [Ended(name, -signal.SIGTERM, "", cancelled) for name in lost]
         said = f"job {batch.job}_{index} could not run"
         with contextlib.suppress(OSError):
-            said = (batch.folder / f"{index}.log").read_text(encoding="utf-8", errors="replace").strip() or said
+            said = (batch.folder / f"{index}.log").read_text("utf-8", "replace").strip()[-LONGEST_MESSAGE:] or said
         return [Ended(name, 1, said) for name in lost]
 
     def _ask(self) -> None:
         """Has the queue give up what has not begun, and asks what runs to stop; once more does no harm."""
         if jobs := self._live_jobs():
             commands.cancel(jobs, "--state=PENDING")
-            commands.cancel(jobs, "--state=RUNNING", "--batch", f"--signal={ASK.name.removeprefix('SIG')}")
+            commands.cancel(jobs, "--state=RUNNING", "--batch", f"--signal={ASK_NAME}")
 
     def _live_jobs(self) -> list[str]:
         return [batch.job for batch in self._batches if batch.open]
 
     def _forget(self, batch: Batch) -> None:
         self._batches.remove(batch)
-        shutil.rmtree(batch.folder, ignore_errors=True)
+        _remove(batch.folder)
 
     def _find_batches(self) -> list[Batch]:
         """What earlier starts of the search have left in the queue; the folders of all else are removed."""
         folders = [path for path in self._folder.glob("*") if path.is_dir()]
-        queue = commands.queue([folder.name for folder in folders])
-        if queue is None:
-            raise UserError("Slurm's controller does not answer: squeue fails; scontrol ping says more")
+        try:
+            queue = commands.queue([folder.name for folder in folders])
+        except commands.Refused as error:
+            raise UserError(f"{error}; scontrol ping says how Slurm is") from error
         found = []
         for folder in folders:
             live = {int(index): task for (name, index), task in queue.items()
@@ -260,8 +271,14 @@ class Slurm:
                 found.append(batch)
                 self._leaving |= {(batch.name, index) for index, task in live.items() if task.state == "COMPLETING"}
             else:
-                shutil.rmtree(folder)
+                _remove(folder)
         return found
+
+
+def _remove(folder: Path) -> None:
+    """Removes a batch's folder; should Slurm have a task of it after all, that finds nothing to do."""
+    (folder / TODO).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _options(cpus: int, gpus: int, sbatch: str) -> list[str]:
@@ -273,6 +290,6 @@ def _options(cpus: int, gpus: int, sbatch: str) -> list[str]:
     asked = [f"--gres=gpu:{gpus}"] if gpus else []
     return [
         *("--nodes=1", "--ntasks=1", f"--cpus-per-task={cpus}", *asked, "--requeue", "--open-mode=append"),
-        *(f"--signal=B:{ASK.name.removeprefix('SIG')}@{SECONDS_TO_SAVE}", f"--chdir={Path.cwd()}"),
+        *(f"--signal=B:{ASK_NAME}@{SECONDS_TO_SAVE}", f"--chdir={Path.cwd()}"),
         *own,
     ]

@@ -5,9 +5,10 @@ import subprocess
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from utils import UserError, log, printable
+from utils import UserError, printable
 
 ALL: Final = "N/A"  # the index of what is said of all tasks of an array that never were told apart
+NOBODY: Final = "-"  # no job has this name; none at all would ask for every job of the cluster
 OVER: Final = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT",
@@ -15,7 +16,7 @@ OVER: Final = (
 
 
 class Refused(Exception):
-    """sbatch did not take a job; its text says why."""
+    """sbatch did not take a job, or squeue did not answer; its text says why."""
 
 
 class Task(NamedTuple):
@@ -36,19 +37,21 @@ def submit(options: Sequence[str], script: str) -> str:
     """
     done = _call(["sbatch", "--parsable", *options], script)
     if done.returncode:
-        raise Refused(printable((done.stderr.strip() or f"sbatch: exit code {done.returncode}").splitlines()[-1]))
+        raise Refused(_reason("sbatch", done))
     return done.stdout.strip().partition(";")[0]
 
 
-def queue(names: Sequence[str]) -> Queue | None:
-    """The tasks of the jobs of these names, also some minutes after their end; None when Slurm does not answer."""
-    done = _call(
-        ["squeue", "--noheader", "--array", "--states=all", "--format=%j|%K|%T|%F", f"--name={','.join(names)}"]
-    )
+def queue(names: Sequence[str]) -> Queue:
+    """The tasks of the jobs of these names, also some minutes after their end.
+
+    Raises:
+        Refused: when Slurm does not answer.
+    """
+    asked = f"--name={','.join(names) or NOBODY}"
+    done = _call(["squeue", "--noheader", "--array", "--states=all", "--format=%j|%K|%T|%F", asked])
     if done.returncode:
-        log.warning("%s", printable(done.stderr.strip().partition("\n")[0]))
-        return None
-    rows = (line.split("|") for line in done.stdout.split())
+        raise Refused(_reason("squeue", done))
+    rows = (line.split("|") for line in done.stdout.splitlines())
     return {(name, index): Task(job, state) for name, index, state, job in rows}
 
 
@@ -66,6 +69,10 @@ def longest_array() -> int:
     """How many tasks an array may have."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call(["scontrol", "show", "config"]).stdout, re.MULTILINE)
     return int(found[1]) if found else 1001  # Slurm's own default
+
+
+def _reason(program: str, done: subprocess.CompletedProcess[str]) -> str:
+    return printable((done.stderr.strip() or f"{program}: exit code {done.returncode}").splitlines()[-1])
 
 
 def _call(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
