@@ -54,8 +54,8 @@ def unknown(place: Place) -> str:
 
 
 def meaning(place: Place) -> str:
-    """What a parameter is for."""
-    return " or ".join(node["description"] for node in _nodes(place))
+    """What a parameter that must be there is for."""
+    return str(_nodes(place)[0]["description"])
 
 
 def allowed(place: Place, value: object) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,9 @@ def test_nothing_to_search(search):
 def test_all_mistakes_are_told():
     with pytest.raises(UserError) as caught:
         axes({"ps": [], "batch_size": {"low": 1, "high": 2}, "about": {"values": [0], "when": 1}})
-    assert [line.split(": ")[2] for line in str(caught.value).split("\n")] == ["ps", "batch_size", "about", "about"]
+    lines = [line.split(": ")[:3] for line in str(caught.value).split("\n")]
+    assert lines == [["params.json", "hyper_search", key] for key in ("ps", "batch_size", "about", "about")]
+    assert str(caught.value).count("\n") == 3
 
 
 def test_a_range_needs_no_step_when_drawn_from():
@@ -280,6 +283,20 @@ def test_a_combination_has_the_axes_in_force():
     chosen["arch",] = "conv"
     assert combined(found, BASE, lambda axis: chosen[axis.names]) == {"arch": "conv"}
     assert belongs(whole, found, BASE)
+
+
+def test_a_condition_can_be_about_what_is_not_searched():
+    found = axes({"ps": {"values": [0, 0.1, 0.2], "when": {"arch": "conv"}}})
+    for base, combination in ((BASE, {"ps": 0.1}), (BASE | {"arch": "deep"}, {})):
+        assert combined(found, base, lambda axis: 0.1) == combination
+        assert belongs(combination, found, base)
+    assert not belongs({}, found, BASE)
+    assert probes(found, BASE) == [{"ps": 0}, {"ps": 0.1}, {"ps": 0.2}]
+    assert probes(found, BASE | {"arch": "deep"}) == []
+
+
+def test_the_ends_of_a_range_with_steps_are_probed():
+    assert probes(axes({"ps": {"low": 0.1, "high": 0.5, "step": 0.1}}), BASE) == [{"ps": 0.1}, {"ps": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -329,6 +346,20 @@ def test_names():
     assert trial_name({"learning_rate": [1e-5, 0.1]}, 3) == "learning_rate_0.00001_0.1-seed_3"
     assert trial_name({"cuda": True, "early_stopping": None}, 1) == "cuda_true-early_stopping_null"
     assert trial_name({}, 2) == "base-seed_2"
+    assert trial_name({"optimizer": "AdamW", "arch": "v2.a+b-c"}, 1) == "optimizer_AdamW-arch_v2.a+b-c"
+
+
+def test_a_digest_follows_from_the_values_alone():
+    one, other = (trial_name(c, 2, digest=True) for c in ({"ps": 1, "wd": 2}, {"wd": 2, "ps": 1}))
+    assert re.fullmatch(r"ps_1-wd_2-[0-9a-f]{8}-seed_2", one)
+    assert one[-15:] == other[-15:]
+    assert trial_name({"ps": 1}, 1, digest=True) != trial_name({"ps": 1.0}, 1, digest=True)
+
+
+def test_the_longest_name_needs_no_digest():
+    value = "a" * (LONGEST_NAME - len("arch_"))
+    assert trial_name({"arch": value}, 1) == f"arch_{value}"
+    assert re.fullmatch(r"arch_a{106}-[0-9a-f]{8}", trial_name({"arch": value + "a"}, 1))
 
 
 def test_names_are_safe_short_and_differ():
