@@ -61,7 +61,9 @@ def clocked() -> list[list[Seconds]]:
 
 def with_interval(values: Seconds) -> str:
     """Mean and 95% t-interval, with two digits."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+    if len(values) < 2:
+        return f"{values.mean():.2f} (n = 1)"
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return f"{values.mean():.2f} [{values.mean() - half:.2f}, {values.mean() + half:.2f}]"
 
 
