@@ -93,9 +93,10 @@ def main() -> int:
     sys.stdout.write(f"\n{tabulate(table, headers=['module', 'mutants', 'noticed', 'share'], tablefmt='github')}\n\n")
     page, unexplained = PAGE.read_text(encoding="utf-8"), 0
     for name in unnoticed():
-        if (line := change(name)) not in page:
+        line = f"{'.'.join(place(name))}: {change(name)}"
+        if line not in page:
             unexplained += 1
-            sys.stdout.write(f"{'.'.join(place(name))}: {line}\n")
+            sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{unexplained} that no test notices are not in {PAGE.relative_to(ROOT)}\n")
     return int(unexplained > 0 or noticed.total() < FLOOR * tried.total())
 
