@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import TiffImagePlugin as _Tiff  # noqa: F401
+from PIL import WebPImagePlugin as _WebP  # noqa: F401
 
 from utils import UserError, printable
 
@@ -18,6 +20,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 WHITE: Final = (255, 255, 255)
 # Of Pillow's formats those that need no other program and are common; what a file is called does not matter.
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+Image.preinit()  # with the two imports above these are there: else the first Image.open imports all that Pillow has
 DEEP: Final = ("I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey
 MODES: Final = ("RGB", "L", "1", "LA", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits and less
 TURNED: Final = (5, 6, 7, 8)  # EXIF orientations that swap width and height

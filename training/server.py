@@ -27,9 +27,9 @@ import include
 from config.space import wrong_combinations
 
 TRAIN: Final = str(include.ROOT / "train.py")
-# What train.py imports, here or late.
-IMPORTED_ONCE: Final = ("training.run", "training.catalogues", "torchvision", "pandas", "sklearn.metrics",
-                        "matplotlib.figure", "matplotlib.backends.backend_agg")  # fmt: skip
+# What train.py imports, at once or late; torchvision brings with it what every optimizer of torch imports.
+IMPORTED_ONCE: Final = ("training.run", "training.catalogues", "torchvision", "matplotlib.figure",
+                        "matplotlib.backends.backend_agg")  # fmt: skip
 GRACE_SECONDS: Final = 120.0  # for a training to save itself when nobody waits for it any more
 TAIL_BYTES: Final = 4000
 SET_PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)

@@ -480,3 +480,16 @@ def test_costs_what_pillow_costs(file):
 def test_the_refused_are_many():
     assert len(REFUSED) >= 25
     assert raw_files.bomb(80)
+
+
+def test_the_first_image_imports_nothing(tmp_path):
+    """What is imported before a search forks its trainings, none of them has to import."""
+    for suffix in ("png", "jpg", "webp", "tif", "gif", "bmp"):
+        write_image(tmp_path / f"x.{suffix}")
+    code = (
+        "import pathlib, sys; from images.read import read_header; before = set(sys.modules);"
+        "[read_header(path, 50.0) for path in pathlib.Path(sys.argv[1]).iterdir()];"
+        "print(*(name for name in set(sys.modules) - before if name.endswith('ImagePlugin')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=include.ROOT, capture_output=True, text=True)
+    assert done.stdout.split() in ([], ["PIL.MpoImagePlugin"]), done.stderr
