@@ -462,10 +462,11 @@ class _Terminal(io.StringIO):
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # no thread, as other tests fork
     assert list(utils.progress(range(3), "counting", total=40, initial=20, unit="images")) == [0, 1, 2]
     assert re.search(r"counting: +50%\|.* 20/40 \[.*images/s", terminal.getvalue())
     assert terminal.getvalue().endswith(" \r")  # and clears its line
-    utils.progress(range(3), "reading")
+    utils.progress(range(3), "reading").close()
     assert re.search(r"reading: +0%\|.* 0/3 \[.*\?it/s", terminal.getvalue())
 
 
