@@ -27,9 +27,9 @@ import include
 from config.space import wrong_combinations
 
 TRAIN: Final = str(include.ROOT / "train.py")
-# What train.py imports, at once or late; torchvision brings with it what every optimizer of torch imports.
-IMPORTED_ONCE: Final = ("training.run", "training.catalogues", "torchvision", "matplotlib.figure",
-                        "matplotlib.backends.backend_agg")  # fmt: skip
+# What a training imports before its first step; torchvision brings with it what every optimizer of torch imports.
+IMPORTED_ONCE: Final = ("training.run", "training.catalogues", "torchvision")
+IMPORTED_LATER: Final = ("matplotlib.figure", "matplotlib.backends.backend_agg")  # after an epoch
 GRACE_SECONDS: Final = 120.0  # for a training to save itself when nobody waits for it any more
 TAIL_BYTES: Final = 4000
 SET_PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -48,9 +48,7 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for whoever asked
     if not spawn:
-        for module in IMPORTED_ONCE:
-            importlib.import_module(module)
-        gc.freeze()  # the collector would write to what was imported, and each training have a copy of its own
+        _import(IMPORTED_ONCE)
     _say(answers, {"ready": True})
 
     running: Running = {}
@@ -73,8 +71,17 @@ def main() -> int:
                     _signal_all(running, request["signal"])
                 else:
                     _say(answers, {"problems": _check(request)})
+            if running and not spawn:  # the first have begun meanwhile, and import it themselves
+                _import(IMPORTED_LATER)
     _stop(running)
     return 0
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Imports what the trainings then share."""
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()  # the collector would write to it, and each training have a copy of its own
 
 
 def _say(answers: int, message: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ def harass(
 @pytest.mark.parametrize("options", [(), ("--spawn",)], ids=["fork", "spawn"])
 @pytest.mark.parametrize(
     ("kills", "rates"),
-    [pytest.param(6, 4, marks=pytest.mark.slow), pytest.param(60, 40, marks=pytest.mark.campaign)],
+    [pytest.param(6, 10, marks=pytest.mark.slow), pytest.param(60, 40, marks=pytest.mark.campaign)],
     ids=["sample", "campaign"],
 )
 def test_every_trial_ends_once_whatever_is_killed(kills, rates, options, stand_in_root, tmp_path):

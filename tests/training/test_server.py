@@ -9,7 +9,13 @@ import pytest
 
 import include
 
-SERVE = "import sys; from training import server; server.IMPORTED_ONCE = (); server.TRAIN = sys.argv[1]; server.main()"
+SERVE = """
+import sys
+from training import server
+server.IMPORTED_ONCE = server.IMPORTED_LATER = ()
+server.TRAIN = sys.argv[1]
+server.main()
+"""
 
 
 @pytest.fixture
