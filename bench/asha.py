@@ -71,6 +71,19 @@ def found(folder: Path, images: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def equal(one: Path, other: Path) -> str:
+    """How many trials that the first brought to their ends have the other's numbers in every epoch."""
+    both = []
+    for path in one.glob("*/status.json"):
+        if json.loads(path.read_text())["state"] == "finished":
+            files = (path.parent / "history.json", other / path.parent.name / "history.json")
+            first, second = (json.loads(file.read_text())["epochs"] for file in files)
+            both.append(
+                [(row["train"], row["valid"]) for row in first] == [(row["train"], row["valid"]) for row in second]
+            )
+    return f"{sum(both)} of {len(both)}"
+
+
 def main() -> int:
     """Runs both searches and prints what they found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -91,6 +104,7 @@ def main() -> int:
     within = grid["low"] <= asha["accuracy"] <= grid["high"]
     said = "yes" if within else "no"
     print(f"epochs, asha over grid: {ratio:.3f}; within the interval of the grid's best: {said}")  # noqa: T201
+    print(f"paused, continued and equal to the grid in every epoch: {equal(*(options.out / n for n in SEARCHES))}")  # noqa: T201
     return 0 if within and ratio <= 1 / 3 else 1
 
 
