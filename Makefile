@@ -35,10 +35,10 @@ campaign: $(VENV)/stamp  ## the full counts behind docs/, by hand: hours
 	$(RUN) -m pytest -m campaign
 
 coverage: $(VENV)/stamp  ## every line and branch of what writes files, keeps checkpoints and reads params.json, or fail
-	$(RUN) -m coverage run -m pytest -q -m "not campaign" tests/test_utils.py tests/config tests/training/test_checkpoint.py
+	$(RUN) -m coverage run -m pytest -q -m "not slow and not campaign" tests/test_utils.py tests/config tests/training/test_checkpoint.py
 	$(RUN) -m coverage report
 
-mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a time: do the tests notice? An hour
+mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a time: do the tests notice? Half an hour
 	$(RUN) bench/mutation.py
 
 check: $(VENV)/stamp  ## format, lint, types, layout; changes nothing
