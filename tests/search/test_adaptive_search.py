@@ -87,3 +87,28 @@ def test_trials_start_from_the_best_of_a_folder(tiny_data, tmp_path):
     found = json.loads((child / "environment.json").read_text())["weights"]
     assert found["source"] == "experiment good"
     assert found["head"] == "loaded"
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kills", [8, 24])
+def test_true_trainings_with_tpe_and_asha_whatever_is_killed(kills, tiny_data, tmp_path):
+    settings = {"method": "tpe", "trials": 12, "pruner": {"name": "asha", "grace": 2, "reduction": 2}}
+    space = {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "ps": {"low": 0.0, "high": 0.5}}
+    parent = search_folder(tmp_path / "x", space, num_epochs=6, search=settings)
+    hit = harass(parent, tiny_data, kills, random.Random(kills))
+    assert hit.total() == kills
+    plan = make_plan(parent)
+    assert len(plan.trials) == 12
+    states = {trial.name: look(trial.path).state for trial in plan.trials}
+    assert set(states.values()) == {"finished", "pruned"}
+    for trial in plan.trials:
+        epochs = [row["epoch"] for row in json.loads((trial.path / "history.json").read_text())["epochs"]]
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert (len(epochs) == 6) == (states[trial.name] == "finished")
+        assert (trial.path / "train.log").read_text().count(": finished, best") == (states[trial.name] == "finished")
+    done = next(trial for trial in plan.trials if states[trial.name] == "finished")
+    alone = experiment(
+        tmp_path / "alone", **{key: done.params[key] for key in ("learning_rate", "ps", "num_epochs", "seed")}
+    )
+    assert run(alone, tiny_data) == 0
+    assert outcome(done.path) == outcome(alone)
