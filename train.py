@@ -3,7 +3,7 @@
 python train.py --data_dir data/digits --model_dir experiments/digits
 python train.py experiments/digits/params.json --data_dir data/digits --set learning_rate=0.01
 
-The same command continues an unfinished run.
+The same command continues an unfinished run. Behind torchrun --nproc_per_node N it trains with N processes.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import include
 from config.load import load_params
-from config.run_folder import RunFolder
+from training.processes import join
 from utils import UserError, reports_errors
 
 
@@ -37,18 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     if (options.params is None) == (options.model_dir is None):
         raise UserError("name the experiment once: --model_dir experiments/x, or experiments/x/params.json")
-    folder = RunFolder(options.model_dir or options.params)
     overrides = options.overrides + ([] if options.overfit is None else [f"overfit={options.overfit}"])
 
-    folder.lock()  # before torch starts, which takes seconds: a second process leaves at once
-    try:
-        from training.catalogues import catalogues
-        from training.run import run
+    with join() as processes:
+        folder = processes.folder(options.model_dir or options.params)
+        folder.lock()  # before torch starts, which takes seconds: a second process leaves at once
+        try:
+            from training.catalogues import catalogues
+            from training.run import run
 
-        params = load_params(folder.params, overrides, catalogues())
-        run(folder, options.data_dir, params, exact=options.exact, overwrite=options.overwrite)
-    finally:
-        folder.unlock()
+            params = load_params(folder.params, overrides, catalogues())
+            overwrite = options.overwrite and not processes.restarted
+            run(folder, options.data_dir, params, processes, exact=options.exact, overwrite=overwrite)
+        finally:
+            folder.unlock()
     return include.DONE
 
 

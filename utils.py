@@ -332,7 +332,8 @@ class _TerminalStream:
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, initial: int = 0, unit: str = "it") -> Any:
-    """A tqdm bar with rate and time left on a terminal; nothing elsewhere."""
+    """A tqdm bar with rate and time left on a terminal; nothing elsewhere, or where the log is silent."""
     from tqdm import tqdm
 
-    return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=None)
+    silent = log.disabled or None  # None: unless on a terminal
+    return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=silent)

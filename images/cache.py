@@ -80,6 +80,7 @@ def open_store(
     fingerprint: str,
     memory_taken: int = 0,
     worker_init: Callable[[], object] | None = None,
+    sharers: int = 1,
 ) -> Store:
     """The decoded images of a split, of the kind that params.cache names; "auto" chooses by the budgets.
 
@@ -91,6 +92,8 @@ def open_store(
         fingerprint: of the split's files, by which a disk store is known.
         memory_taken: bytes of cache_gigabytes that other stores hold.
         worker_init: called in each worker process of a streamed store.
+        sharers: processes of this machine that open it; they share what is on disk, and its pages in memory, but each
+            has a memory store of its own.
 
     Raises:
         UserError: naming an unreadable file; with skip_bad it is left out of the store's split, listed and logged.
@@ -106,7 +109,7 @@ def open_store(
     def decode_all(put: Put) -> dict[int, str]:
         return each(lambda index: put(index, source.image(index)), f"{split}: decoding", unread)
 
-    for kind in _kinds(params, source.nbytes, memory_taken, split):
+    for kind in _kinds(params, source.nbytes, memory_taken, split, sharers):
         if kind == "memory":
             pixels = np.empty(source.nbytes, np.uint8)
             return _flat(kind, source, (pixels, decode_all(_into(pixels, source.offsets))), source.offsets)
@@ -122,16 +125,17 @@ def open_store(
     return StreamedStore(source, dropped, params.num_workers, worker_init)
 
 
-def _kinds(params: Params, size: int, memory_taken: int, split: str) -> tuple[str, ...]:
+def _kinds(params: Params, size: int, memory_taken: int, split: str, sharers: int) -> tuple[str, ...]:
     """The kinds of store to try, in this order, for so many bytes."""
     free = free_memory()
-    fits = size <= min(params.cache_gigabytes * GIGABYTE - memory_taken, free / 2)
-    if params.cache == "memory" and size > free:
+    needed = size * sharers
+    fits = needed <= min(params.cache_gigabytes * GIGABYTE - memory_taken * sharers, free / 2)
+    if params.cache == "memory" and needed > free:
         raise UserError(
-            f"cache: the decoded images of {split} take {size / GIGABYTE:.1f} GB of memory, of which "
+            f"cache: the decoded images of {split} take {needed / GIGABYTE:.1f} GB of memory, of which "
             f'{free / GIGABYTE:.1f} GB are free; set "cache" to "auto", "disk" or "none"'
         )
-    if params.cache == "memory" or (params.cache == "auto" and fits):
+    if params.cache == "memory" or (params.cache == "auto" and fits and sharers == 1):
         return ("memory",)
     return () if params.cache == "none" else ("disk", "memory") if fits else ("disk",)
 

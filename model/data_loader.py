@@ -42,12 +42,44 @@ class Batch(NamedTuple):
         targets: what the loss is given: (B,) int64, or (B, classes) float32 of multi-label data and after mixing.
         labels: the targets before mixing.
         indices: (B,) int64 on the CPU, each image's position in the split.
+        counted: how many of them, from the first, count here; those that do not, count in another process.
+        total: images of the batch in all processes together.
     """
 
     images: Tensor
     targets: Tensor
     labels: Tensor
     indices: Tensor
+    counted: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process takes.
+
+    Args:
+        index: which process this is.
+        count: how many share the batches.
+        sharers: how many of them share this machine.
+    """
+
+    index: int = 0
+    count: int = 1
+    sharers: int = 1
+
+    def of(self, size: int) -> tuple[int, int, int]:
+        """Where this process's part of a batch begins and ends, and how many of it count here.
+
+        A batch with fewer images than there are processes goes to all of them whole, and counts in the first.
+        """
+        if size < self.count:
+            return 0, size, 0 if self.index else size
+        first, last = (size * edge // self.count for edge in (self.index, self.index + 1))
+        return first, last, last - first
+
+
+WHOLE: Final = Share()
 
 
 @dataclass(frozen=True)
@@ -70,9 +102,29 @@ class Training:
     cutmix: float
     mixed_epochs: int
 
+    def mixes(self, epoch: int) -> bool:
+        """Whether images are mixed in an epoch."""
+        return bool(self.mixup or self.cutmix) and epoch < self.mixed_epochs
+
+
+class _Part(NamedTuple):
+    """What this process needs of a batch.
+
+    Attributes:
+        places: (B,) int64 positions in the epoch's order.
+        lead: how many of them, from the first, are only mixed into the next, and belong to another process.
+        counted: how many count here.
+        total: images of the whole batch.
+    """
+
+    places: Indices
+    lead: int
+    counted: int
+    total: int
+
 
 class Loader:
-    """The batches of one split: equal in every process, and after every interruption.
+    """The batches of one split: equal in every process, of which each takes its share, and after every interruption.
 
     Attributes:
         store: the decoded images.
@@ -93,12 +145,13 @@ class Loader:
         device: torch.device,
         statistics: Statistics,
         training: Training | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.store, self.split = store, store.split
         self.classes, self.multi_label = folder.classes, folder.multi_label
         self.batch_size, self.device = batch_size, device
         self.mean, self.std = statistics
-        self._training = training
+        self._training, self._share = training, share
         self._targets = torch.from_numpy(store.split.targets)
 
     @property
@@ -124,17 +177,19 @@ class Loader:
         order = self._order(epoch)
         keys = torch.from_numpy(order + len(order) * _repeats(order))  # what random choices about an image depend on
         steps = range(start, len(self))
-        parts = [slice(step * self.batch_size, (step + 1) * self.batch_size) for step in steps]
-        decoded = self.store.batches([order[part] for part in parts], pinned=self.device.type == "cuda")
+        parts = [self._part(epoch, step) for step in steps]
+        decoded = self.store.batches([order[part.places] for part in parts], pinned=self.device.type == "cuda")
         for step, part, (canvas, sizes) in zip(steps, parts, decoded, strict=True):
-            indices = torch.from_numpy(order[part])
+            indices = torch.from_numpy(order[part.places])
             canvas = canvas.to(self.device, non_blocking=True)  # (B, H, W, C) uint8
             labels = self._targets[indices].to(self.device, non_blocking=True)
             if self._training is None or self._training.augment is None:
                 images = normalise(canvas.permute(0, 3, 1, 2), self.mean, self.std)  # (B, C, S, S) float32
             else:
-                images = self._training.augment(canvas, sizes, self._training.seed, epoch, keys[part])
-            yield Batch(*self._mix(images, labels, epoch, step), labels, indices)
+                images = self._training.augment(canvas, sizes, self._training.seed, epoch, keys[part.places])
+            images, targets = self._mix(images, labels, epoch, step)
+            own = slice(part.lead, None)
+            yield Batch(images[own], targets[own], labels[own], indices[own], part.counted, part.total)
 
     def _order(self, epoch: int) -> Indices:
         """Positions in the split, as many as it has images."""
@@ -150,9 +205,17 @@ class Loader:
         drawn = order[np.searchsorted(weights[:-1] / weights[-1], teeth, side="right")]
         return drawn[permutation(self._training.seed, epoch, len(order), "drawn")]
 
+    def _part(self, epoch: int, step: int) -> "_Part":
+        start = step * self.batch_size
+        total = min(self.batch_size, len(self.store) - start)
+        first, last, counted = self._share.of(total)
+        mixed = self._training is not None and self._training.mixes(epoch)
+        lead = int(mixed and last - first < total)
+        return _Part(start + np.arange(first - lead, last) % total, lead, counted, total)
+
     def _mix(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
         how = self._training
-        if how is None or not (how.mixup or how.cutmix) or epoch >= how.mixed_epochs:
+        if how is None or not how.mixes(epoch):
             return images, labels
         targets = labels if self.multi_label else functional.one_hot(labels, len(self.classes)).float()
         return mix(images, targets, how.mixup, how.cutmix, how.seed, epoch, step)
@@ -187,6 +250,7 @@ def fetch_dataloader(
     statistics: Statistics | None = None,
     folder: DataFolder | None = None,
     worker_init: Callable[[], object] | None = None,
+    share: Share = WHOLE,
 ) -> dict[str, Loader]:
     """Opens the loaders of some splits.
 
@@ -199,6 +263,7 @@ def fetch_dataloader(
             training images.
         folder: what was scanned and checked before, to save doing it again.
         worker_init: called in each loader worker, to let go of what only this process may hold, such as a lock.
+        share: this process's part of the batches.
 
     Raises:
         UserError: naming what is wrong with the data.
@@ -216,23 +281,29 @@ def fetch_dataloader(
     stores: dict[tuple[str, bool], Store] = {}
     for kind in (*wanted.values(), *([] if given else [("train", not params.overfit)])):
         if kind not in stores:
-            stores[kind] = _open(folder, kind, params, sum(store.memory for store in stores.values()), worker_init)
+            taken = sum(store.memory for store in stores.values())
+            stores[kind] = _open(folder, kind, params, taken, worker_init, share.sharers)
     mean, std = given or _measure(stores["train", not params.overfit])
     loaders = {}
     for name, kind in wanted.items():
         training = _training(params, mean, std) if name == "train" else None
         batch_size = params.batch_size if training else params.bs_test or params.batch_size
-        loaders[name] = Loader(stores[kind], folder, batch_size, torch.device(device), (mean, std), training)
+        loaders[name] = Loader(stores[kind], folder, batch_size, torch.device(device), (mean, std), training, share)
     return loaders
 
 
 def _open(
-    folder: DataFolder, kind: tuple[str, bool], params: Params, taken: int, worker_init: Callable[[], object] | None
+    folder: DataFolder,
+    kind: tuple[str, bool],
+    params: Params,
+    taken: int,
+    worker_init: Callable[[], object] | None,
+    sharers: int,
 ) -> Store:
     split, training = kind
     alone = dataclasses.replace(folder, splits={split: folder.splits[split]})
     print_ = fingerprint(alone) if params.cache in ("auto", "disk") else ""  # a disk store outlives other splits
-    return open_store(folder, split, View.of(params, training), params, print_, taken, worker_init)
+    return open_store(folder, split, View.of(params, training), params, print_, taken, worker_init, sharers)
 
 
 def _training(params: Params, mean: Sequence[float], std: Sequence[float]) -> Training:

@@ -115,7 +115,7 @@ class LastEpochs:
 
 
 @torch.no_grad()
-def recompute_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
+def recompute_batch_norm(net: nn.Module, batches: Iterable[tuple[Tensor, int]]) -> None:
     """Sets BatchNorm's statistics to the mean over the batches, each image weighing the same; the rest stays as it is.
 
     Only BatchNorm layers compute in training mode meanwhile (no dropout, no stochastic depth), and of these only the
@@ -123,7 +123,8 @@ def recompute_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         net: its modes and each layer's momentum are as before afterwards.
-        batches: images (B, C, H, W) on the net's device; a batch of one image has no variance and is left out.
+        batches: images (B, C, H, W) on the net's device, and how many the batch has in all processes together; one
+            of a single image has no variance and is left out.
     """
     layers = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
     if not layers:
@@ -135,15 +136,15 @@ def recompute_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
         net.eval()
         for layer in layers:
             layer.train()
-        for images in batches:
-            if len(images) == 1:
+        for images, total in batches:
+            if total == 1:
                 continue
             if not seen:
                 for layer in layers:
                     layer.reset_running_stats()
-            seen += len(images)
+            seen += total
             for layer in layers:  # the running mean of batches of sizes n: new weighs n over all seen so far
-                layer.momentum = len(images) / seen
+                layer.momentum = total / seen
             net(images)
     finally:
         for module, mode in modes.items():

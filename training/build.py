@@ -11,7 +11,7 @@ from torch import nn
 from config.run_folder import RunFolder
 from config.schema import Normalization, Params
 from images.folder import DataFolder
-from model.data_loader import fetch_dataloader
+from model.data_loader import Share, fetch_dataloader
 from model.freezing import apply_freezing
 from model.groups import layer_groups
 from model.loss import make_loss
@@ -22,6 +22,7 @@ from training.averaging import EMA, LastEpochs
 from training.early_stopping import make_early_stopping
 from training.loop import Parts
 from training.machine import Machine
+from training.processes import Processes
 from utils import UserError, printable
 
 
@@ -42,7 +43,7 @@ class Built:
     weights: dict[str, Any] | None
 
 
-def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine) -> Built:
+def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine, processes: Processes) -> Built:
     """Builds the net, the loaders and everything that trains it.
 
     Raises:
@@ -54,14 +55,17 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine)
             f"n_clas is {params.n_clas}, but {printable(str(data.root))} has {num_classes} classes: "
             f"{printable(', '.join(data.classes))}"
         )
+    if params.batch_size < processes.count:
+        raise UserError(f"batch_size is {params.batch_size}: too few images to share among {processes.count} processes")
     torch.manual_seed(params.seed)  # the net's first weights
     built = build_net(params, num_classes, folder.path)
     groups = _groups(built.net, params, num_classes)
-    net = machine.take(built.net)
+    net = processes.prepare(machine.take(built.net))
     rates = group_rates(params.learning_rate, len(groups))
     optimizer = make_optimizer(params.optimizer, params.optimizer_arguments, net, groups, rates, params.wd)
     types = ("train", "valid")
-    loaders = fetch_dataloader(types, data.root, params, machine.device, built.statistics, data, folder.unlock)
+    share = Share(processes.index, processes.count, processes.sharers)
+    loaders = fetch_dataloader(types, data.root, params, machine.device, built.statistics, data, folder.unlock, share)
     steps = -(-len(loaders["train"]) // params.gradient_accumulation)
     schedule = make_schedule(params, optimizer, steps)
 
@@ -70,7 +74,9 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine)
         apply_freezing(net, groups, epoch, params.freeze, params.unfreeze_epochs, params.batch_norm, rates)
 
     parts = Parts(
+        processes=processes,
         net=net,
+        logits=processes.spread(net),
         train=loaders["train"],
         valid=loaders["valid"],
         loss=make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label),

@@ -4,6 +4,8 @@ import contextlib
 import copy
 import hashlib
 import io
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,12 +31,27 @@ class Seen:
     logits: list[Tensor] = field(default_factory=list)  # each (B, C), float32
     labels: list[Tensor] = field(default_factory=list)  # each (B,) or (B, C)
 
+    @property
+    def loss(self) -> float:
+        """Their mean loss."""
+        return self.loss_sum / self.images if self.images else math.nan
+
     def add(self, logits: Tensor, labels: Tensor, loss: float) -> None:
         """Takes in a batch: logits (B, C) as they are, labels, and the mean loss of its images."""
         self.images += len(labels)
         self.loss_sum += loss * len(labels)
         self.logits.append(logits)
         self.labels.append(labels)
+
+    def gather(self, gather: Callable[[dict[str, Tensor]], list[dict[str, Tensor]]]) -> None:
+        """Moves into the first process what all have seen; `gather` as that of training/processes."""
+        lists = {"logits": self.logits, "labels": self.labels}
+        outputs = {name: _joined(tensors)[0] for name, tensors in lists.items() if tensors}
+        sums = torch.tensor([self.images, self.loss_sum], dtype=torch.float64)
+        parts = gather({"sums": sums} | outputs)
+        self.images = sum(int(part["sums"][0]) for part in parts)
+        self.loss_sum = sum(float(part["sums"][1]) for part in parts)
+        self.logits, self.labels = ([part[name] for part in parts if name in part] for name in lists)
 
     def outputs(self) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, C) and labels of all images so far."""

@@ -18,6 +18,7 @@ from model.summary import summarise
 from training import environment
 from training.build import Built, input_shape
 from training.machine import Machine
+from training.processes import Processes
 from utils import log, printable, to_json
 
 
@@ -28,6 +29,7 @@ def describe(
     fingerprint: str,
     built: Built,
     machine: Machine,
+    processes: Processes,
 ) -> dict[str, bytes]:
     """The files that say what a run is made of, by name; says the most important of it in the log too.
 
@@ -38,6 +40,7 @@ def describe(
         fingerprint: of the data.
         built: the parts and the parameters in force.
         machine: what it runs on.
+        processes: that train it.
     """
     params, train, valid = built.params, built.parts.train, built.parts.valid
     counts = {name: len(split.paths) for name, split in data.splits.items()}
@@ -50,6 +53,7 @@ def describe(
         "multi_label": data.multi_label,
     }
     choices = {"seed": params.seed, "machine": asdict(machine), "weights": built.weights, "data": about_data}
+    choices["processes"] = processes.description()
     summary = summarise(built.parts.net, input_shape(params), built.groups)
     log.info("%s", summary)
     images = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.data_loader import Loader
+from training.processes import ALONE, Processes
 from utils import progress
 
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -31,6 +32,7 @@ def predict(
     autocast: Autocast = contextlib.nullcontext,
     after_batch: Callable[[], None] | None = None,
     views: tuple[Callable[[Tensor], Tensor], ...] = (),
+    processes: Processes = ALONE,
 ) -> Predictions:
     """Runs the net in evaluation mode over an evaluation loader.
 
@@ -41,17 +43,23 @@ def predict(
         after_batch: called after each batch; may raise to stop.
         views: further views of the images (B, C, S, S) -> (B, C, S, S); the mean of the probabilities counts, given as
             its logarithm, so that argmax and softmax of the logits mean what they always mean.
+        processes: that share the images, as the loader does. The first returns the whole, the others their own part.
     """
     net.eval()
-    logits, labels = [], []
+    logits, labels, indices = [], [], []
     for batch in progress(loader.batches(0), loader.split.name, len(loader), unit="batch"):
         with autocast():
             outputs = [net(view(batch.images)) for view in (_as_is, *views)]
-        logits.append(_mean_view([output.float() for output in outputs], loader.multi_label).cpu())
-        labels.append(batch.labels.cpu())
+        logits.append(_mean_view([output.float() for output in outputs], loader.multi_label)[: batch.counted].cpu())
+        labels.append(batch.labels[: batch.counted].cpu())
+        indices.append(batch.indices[: batch.counted])
         if after_batch is not None:
             after_batch()
-    return Predictions(torch.cat(logits).numpy(), torch.cat(labels).numpy())
+    own = {"logits": torch.cat(logits), "labels": torch.cat(labels), "indices": torch.cat(indices)}
+    parts = processes.gather(own) or [own]
+    whole = {name: torch.cat([part[name] for part in parts]) for name in own}
+    order = whole["indices"].argsort()
+    return Predictions(whole["logits"][order].numpy(), whole["labels"][order].numpy())
 
 
 def _as_is(images: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from model.schedule import Schedule
 from training.averaging import EMA, LastEpochs
 from training.checkpoint import Progress, Seen
 from training.early_stopping import EarlyStopping
-from training.evaluation import Autocast, predict
+from training.evaluation import Autocast, Predictions, predict
+from training.processes import Processes
 from training.recorder import Recorder, epoch_row, keep_best, step_row
 from utils import TrainingFault
 from utils import progress as progress_bar
@@ -27,7 +28,9 @@ from utils import progress as progress_bar
 class Parts:
     """What training is made of, built once by training/run.py."""
 
+    processes: Processes
     net: nn.Module
+    logits: Callable[[Batch, bool], Tensor]  # of a batch, and whether it is the last before a step -> (B, C)
     train: Loader
     valid: Loader
     loss: Callable[[Tensor, Tensor], Tensor]  # logits (B, C) float32, targets -> scalar mean
@@ -61,8 +64,8 @@ def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
     """
     while state.epoch < last_epoch(parts):
         train = train_epoch(parts, state, recorder)
-        outputs = predict(parts.evaluated, parts.valid, parts.autocast, lambda: recorder.pause_point(state))
-        valid = compute(parts.metrics, outputs.logits, outputs.labels, parts.loss)
+        outputs = validate(parts, parts.evaluated, lambda: recorder.pause_point(state))
+        valid = measure(parts, outputs)
         if not math.isfinite(valid["loss"]):
             raise TrainingFault(f"the validation loss of epoch {state.epoch + 1} is not finite", "diverged")
         state.history["epochs"].append(epoch_row(state, current_rates(parts.optimizer), train, valid))
@@ -85,24 +88,37 @@ def train_epoch(parts: Parts, state: Progress, recorder: Recorder) -> dict[str, 
     started = time.monotonic() - state.epoch_seconds
     for group in grouped(batches, parts.gradient_accumulation):
         parts.schedule.set_rates(state.step)
-        torch.manual_seed(integer_seed(parts.seed, state.epoch, state.step, "net"))  # dropout, stochastic depth
-        images = sum(len(batch.images) for batch in group)
+        random = integer_seed(parts.seed, state.epoch, state.step, "net")  # dropout, stochastic depth
+        torch.manual_seed(random + parts.processes.index)
+        images = sum(batch.total for batch in group)
         for batch in group:
             with parts.autocast():
-                logits = parts.net(batch.images).float()  # (B, C)
+                logits = parts.logits(batch, batch is group[-1]).float()  # (B, C)
                 loss = parts.loss(logits, batch.targets)
-            parts.scaler.scale(loss * (len(batch.images) / images)).backward()  # type: ignore[no-untyped-call]
-            state.seen.add(logits.detach(), batch.labels, loss.item())
+            parts.scaler.scale(loss * (batch.counted / images)).backward()  # type: ignore[no-untyped-call]
+            state.seen.add(logits.detach()[: batch.counted], batch.labels[: batch.counted], loss.item())
         update(parts)
         if state.step % parts.save_summary_steps == 0:
-            state.history["steps"].append(step_row(state, current_rates(parts.optimizer), loss.item()))
+            mean = parts.processes.total(loss.item() * batch.counted) / batch.total
+            state.history["steps"].append(step_row(state, current_rates(parts.optimizer), mean))
         state.step, state.batch = state.step + 1, state.batch + len(group)
         state.epoch_seconds = time.monotonic() - started
         bar.update(len(group))
-        bar.set_postfix(loss=f"{state.seen.loss_sum / state.seen.images:.4f}", refresh=False)
+        bar.set_postfix(loss=f"{state.seen.loss:.4f}", refresh=False)
         recorder.pause_point(state)
     bar.close()
-    return {"loss": state.seen.loss_sum / state.seen.images} | compute(parts.metrics, *state.seen.outputs())
+    state.seen.gather(parts.processes.gather)
+    return parts.processes.from_first(lambda: {"loss": state.seen.loss} | compute(parts.metrics, *state.seen.outputs()))
+
+
+def validate(parts: Parts, net: nn.Module, after_batch: Callable[[], None] | None = None) -> Predictions:
+    """A net's outputs on the validation split."""
+    return predict(net, parts.valid, parts.autocast, after_batch, processes=parts.processes)
+
+
+def measure(parts: Parts, outputs: Predictions) -> dict[str, float]:
+    """The loss and metrics of a whole split's outputs."""
+    return parts.processes.from_first(lambda: compute(parts.metrics, outputs.logits, outputs.labels, parts.loss))
 
 
 def update(parts: Parts) -> None:

@@ -21,6 +21,7 @@ class Machine:
         memory_format: contiguous or channels_last.
         threads: of torch's operators.
         version: of torch.
+        processes: that share each batch.
     """
 
     device: str
@@ -28,6 +29,7 @@ class Machine:
     memory_format: str
     threads: int
     version: str
+    processes: int = 1
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the net computes."""
@@ -46,13 +48,14 @@ class Machine:
         return net.to(self.device).to(memory_format=memory_format)
 
 
-def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool) -> Machine:
+def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, processes: int = 1) -> Machine:
     """Decides what params leave to "auto", and sets torch's threads.
 
     Args:
         params: cuda, precision, memory_format and threads are read.
         before: the choices of the run that is continued, or None.
         exact: refuse to continue with other choices.
+        processes: that share each batch.
 
     Raises:
         UserError: under `exact`, naming what would differ.
@@ -72,9 +75,9 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool) -
         memory_format = "channels_last" if cuda or precision == "bf16" else "contiguous"
     if same_device and before is not None:
         precision, memory_format = before["precision"], before["memory_format"]
-    machine = Machine(device, precision, memory_format, torch.get_num_threads(), str(torch.__version__))
+    machine = Machine(device, precision, memory_format, torch.get_num_threads(), str(torch.__version__), processes)
     if before is not None:
-        _compare(machine, before, exact)
+        _compare(machine, {"processes": 1} | before, exact)
     return machine
 
 

@@ -16,9 +16,10 @@ from config.run_folder import RunFolder
 from images.folder import Split
 from model.metric import greater_is_better
 from training import checkpoint
-from training.checkpoint import Progress
+from training.checkpoint import Progress, Seen
 from training.curves import plot_history, show_history
 from training.evaluation import Predictions
+from training.processes import Processes
 from training.signals import Signals
 from utils import Interrupted, log, printable, read_json
 
@@ -43,6 +44,7 @@ class Recorder:
         valid: the validation split, whose paths stand beside its predictions.
         signals: the requests from outside to stop.
         checkpoint_minutes: save within an epoch too, this often; 0 for epoch ends only.
+        processes: that train, and decide together when to save and when to stop.
     """
 
     def __init__(
@@ -53,21 +55,28 @@ class Recorder:
         valid: Split,
         signals: Signals,
         checkpoint_minutes: float,
+        processes: Processes,
     ) -> None:
         self.folder = folder
         self.learning = learning
         self.origin = origin
         self.valid = valid
         self.signals = signals
+        self.processes = processes
         self.checkpoint_seconds = checkpoint_minutes * 60 or math.inf
         self._saved = time.monotonic()
         self._published: tuple[int, int] = (-1, -1)  # epoch of the history and of the best weights last written
 
     def save(self, state: Progress) -> None:
         """Commits where the run stands."""
+        state.seen.gather(self.processes.gather)
+        self.commit(state)
+        self._saved = time.monotonic()
+
+    def commit(self, state: Progress) -> None:
+        """Writes the checkpoint."""
         learned = {name: part.state_dict() for name, part in self.learning.items()}
         checkpoint.save(self.folder, {"learning": learned, "progress": state.state_dict(), "origin": self.origin})
-        self._saved = time.monotonic()
 
     def restore(self, saved: dict[str, Any], state: Progress) -> None:
         """Takes a saved state over into the parts and the progress."""
@@ -81,14 +90,12 @@ class Recorder:
         Raises:
             Interrupted: after saving.
         """
-        if self.signals.received is None and time.monotonic() - self._saved < self.checkpoint_seconds:
-            return
-        self.save(state)
-        if self.signals.received is not None:
-            raise Interrupted(
-                self.signals.received,
-                f"{self.folder}: stopped in epoch {state.epoch + 1}; the same command goes on",
-            )
+        due = time.monotonic() - self._saved >= self.checkpoint_seconds
+        signal, due_anywhere = self.processes.highest(self.signals.received or 0, due)
+        if signal or due_anywhere:
+            self.save(state)
+        if signal:
+            raise Interrupted(signal, f"{self.folder}: stopped in epoch {state.epoch + 1}; the same command goes on")
 
     def epoch_end(self, state: Progress) -> None:
         """Commits the finished epoch, brings the derived files up to date and says how it went."""
@@ -140,6 +147,9 @@ class Recorder:
 
     def requested(self, epoch: int) -> str | None:
         """What stop.json asks for after an epoch: "stopped" or "pruned"; None too where it names a later epoch."""
+        return self.processes.from_first(lambda: self._request(epoch))
+
+    def _request(self, epoch: int) -> str | None:
         path = self.folder.file(run_folder.STOP)
         if not path.is_file():
             return None
@@ -153,6 +163,24 @@ class Recorder:
     def _predictions(self, best: dict[str, Any]) -> bytes:
         outputs = {name: best[name].numpy() for name in ("logits", "labels")}
         return checkpoint.npz_bytes(**outputs, paths=self.valid.paths, classes=self.origin["classes"])
+
+
+class Witness(Recorder):
+    """The recorder of all processes but the first: it takes part in what is decided, and writes nothing."""
+
+    def commit(self, state: Progress) -> None:
+        """Written by the first process."""
+
+    def restore(self, saved: dict[str, Any], state: Progress) -> None:
+        """Takes a saved state over, but for what the running epoch has seen, which is the first process's."""
+        super().restore(saved, state)
+        state.seen = Seen()
+
+    def publish(self, state: Progress) -> None:
+        """Written by the first process."""
+
+    def keep_weights(self, kind: str, weights: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
+        """Written by the first process."""
 
 
 def step_row(state: Progress, rates: list[float], loss: float) -> dict[str, Any]:

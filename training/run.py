@@ -15,16 +15,16 @@ from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import Params
 from images.folder import check_headers, fingerprint, scan
-from model.metric import accuracy, compute
+from model.metric import accuracy
 from training import checkpoint, environment
 from training.averaging import recompute_batch_norm
 from training.build import Built, build
 from training.checkpoint import Progress
 from training.description import describe, pack, unpack
-from training.evaluation import predict
-from training.loop import fit
+from training.loop import fit, measure, validate
 from training.machine import choose_machine
-from training.recorder import Learns, Recorder
+from training.processes import Processes
+from training.recorder import Learns, Recorder, Witness
 from training.signals import Signals
 from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to, printable
 
@@ -34,13 +34,22 @@ NEUTRAL: Final = frozenset(
 )
 
 
-def run(folder: RunFolder, data_dir: Path, params: Params, *, exact: bool = False, overwrite: bool = False) -> str:
+def run(
+    folder: RunFolder,
+    data_dir: Path,
+    params: Params,
+    processes: Processes,
+    *,
+    exact: bool = False,
+    overwrite: bool = False,
+) -> str:
     """Trains one experiment, or continues it.
 
     Args:
         folder: the experiment folder; locked for this process while it runs.
         data_dir: data/<name> with train/ and valid/.
         params: checked parameters.
+        processes: that train it together.
         exact: refuse to continue when this machine would compute other bits than before.
         overwrite: move the results of an earlier run aside and start anew.
 
@@ -53,16 +62,17 @@ def run(folder: RunFolder, data_dir: Path, params: Params, *, exact: bool = Fals
     """
     folder.lock()
     try:
-        if overwrite:
-            aside = folder.move_results_aside()
-        else:
-            _leave_finished_alone(folder)
-        folder.sweep(TEMPORARY_PREFIX)
-        signals = Signals(f"{folder}: stopped; the same command goes on")
-        with signals, logging_to(folder.file(run_folder.LOG)), _truthful_state(folder):
+        with processes.in_turn():
+            if overwrite:
+                aside = folder.move_results_aside()
+            else:
+                _leave_finished_alone(folder)
+            folder.sweep(TEMPORARY_PREFIX)
+        signals = Signals(f"{folder}: stopped; the same command goes on", insistent=processes.count == 1)
+        with signals, logging_to(folder.file(run_folder.LOG)), _truthful_state(folder), processes.failing_together():
             if overwrite and aside is not None:
                 log.info("the earlier results are in %s", aside)
-            return _run(folder, data_dir, params, exact, signals)
+            return _run(folder, data_dir, params, processes, exact, signals)
     finally:
         folder.unlock()
 
@@ -117,30 +127,34 @@ def _leave(folder: RunFolder, reason: str, message: str, details: str = "") -> N
         folder.set_state("failed", reason=reason, message=message)
 
 
-def _run(folder: RunFolder, data_dir: Path, params: Params, exact: bool, signals: Signals) -> str:
+def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes, exact: bool, signals: Signals) -> str:
     saved = checkpoint.load(folder)
     before = saved["origin"] if saved else None
-    machine = choose_machine(params, before["machine"] if before else None, exact)
+    machine = choose_machine(params, before["machine"] if before else None, exact, processes.count)
     data, skipped = check_headers(scan(data_dir, ("train", "valid")), params.max_megapixels, params.skip_bad)
     for line in (*data.notes, *(f"left out: {printable(path)}: {reason}" for path, reason in skipped)):
         log.info("%s", line)
     if skipped:
         log.warning("%s: %d images have no readable header and are left out", printable(str(data_dir)), len(skipped))
+    with processes.in_turn():  # it remembers what it has hashed
+        data_fingerprint = fingerprint(data)
     origin: dict[str, Any] = {
         "params": params.model_dump(mode="json"),
         "classes": list(data.classes),
         "images": {name: len(split.paths) for name, split in data.splits.items()},
-        "fingerprint": fingerprint(data),
+        "fingerprint": data_fingerprint,
         "net": _own_net(folder) if params.arch == run_folder.NET else None,
         "machine": asdict(machine),
     }
+    continued_at = {name: saved["progress"][name] for name in ("epoch", "step")} if saved else {}
+    processes.check_alike(origin | continued_at)
     if before is not None:
         _refuse_changes(folder, before, origin)
     elif folder.file(run_folder.HISTORY).is_file():
         raise UserError(f"{folder}: holds results but no checkpoint; --overwrite trains anew and keeps them aside")
-    built = build(params, folder, data, machine)
+    built = build(params, folder, data, machine, processes)
     if before is None:
-        files = describe(folder, data, dict(skipped), origin["fingerprint"], built, machine)
+        files = describe(folder, data, dict(skipped), data_fingerprint, built, machine, processes)
         origin["files"] = pack(files)
     else:
         files, origin["files"] = unpack(before["files"]), before["files"]
@@ -163,7 +177,9 @@ def _train(
         "stopping": parts.stopping,
     }
     learning = {name: part for name, part in candidates.items() if part is not None}
-    recorder = Recorder(folder, learning, origin, parts.valid.split, signals, built.params.checkpoint_minutes)
+    kind = Recorder if parts.processes.first else Witness
+    minutes = built.params.checkpoint_minutes
+    recorder = kind(folder, learning, origin, parts.valid.split, signals, minutes, parts.processes)
     if saved is not None:
         recorder.restore(saved, state)
         log.info("continuing after epoch %d, step %d", state.epoch, state.step)
@@ -180,7 +196,7 @@ def _train(
     if ended == "finished":
         _finish(built, state, recorder)
     if ended == "finished" and built.params.overfit:
-        _judge_overfitting(folder, state)
+        _judge_overfitting(folder, state, parts.processes)
     folder.set_state(ended, epoch=state.epoch, seconds=round(state.seconds, 1))
     if state.best is not None:
         log.info("%s: %s, best %s in epoch %d: %.4f", folder, ended, parts.best_metric, state.best["epoch"],
@@ -188,7 +204,7 @@ def _train(
     return ended
 
 
-def _judge_overfitting(folder: RunFolder, state: Progress) -> None:
+def _judge_overfitting(folder: RunFolder, state: Progress, processes: Processes) -> None:
     """A net, loss and rates that can learn at all learn a few images by heart; anything else is a fault to find.
 
     Raises:
@@ -196,8 +212,8 @@ def _judge_overfitting(folder: RunFolder, state: Progress) -> None:
     """
     if state.best is None:
         return
-    labels = state.best["labels"].numpy()
-    learnt = accuracy(state.best["logits"].numpy(), labels)
+    logits, labels = (state.best[name].numpy() for name in ("logits", "labels"))
+    learnt = processes.from_first(lambda: accuracy(logits, labels))
     if learnt < 1:
         raise TrainingFault(
             f"{folder}: overfit: only {learnt:.1%} of {len(labels)} images were learnt by heart; raise num_epochs "
@@ -215,10 +231,8 @@ def _finish(built: Built, state: Progress, recorder: Recorder) -> None:
     net = copy.deepcopy(parts.net)
     net.load_state_dict(parts.last_epochs.mean())
     with parts.autocast():
-        recompute_batch_norm(net, (batch.images for batch in parts.train.batches(state.epoch)))
-    outputs = predict(net, parts.valid, parts.autocast)
-    values = compute(parts.metrics, outputs.logits, outputs.labels, parts.loss)
-    recorder.keep_weights("averaged", net.state_dict(), state.epoch, values)
+        recompute_batch_norm(net, parts.processes.fed(net, parts.train.batches(state.epoch)))
+    recorder.keep_weights("averaged", net.state_dict(), state.epoch, measure(parts, validate(parts, net)))
 
 
 def _own_net(folder: RunFolder) -> str | None:

@@ -17,14 +17,16 @@ class Signals:
 
     Args:
         message: what a person is told.
+        insistent: whether the second signal ends the process; torchrun sends one more when a process has left.
 
     Attributes:
         received: the signal's number, or None.
         at_last: called before a second signal ends the program.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, insistent: bool = True) -> None:
         self.message = message
+        self.insistent = insistent
         self.received: int | None = None
         self.at_last: Callable[[], None] = lambda: None
         self._held = False
@@ -53,6 +55,8 @@ class Signals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
+            if not self.insistent:
+                return
             self.at_last()
             os._exit(128 + number)
         self.received = number

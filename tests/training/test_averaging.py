@@ -208,6 +208,10 @@ def _images(*sizes, seed=0):
     return [torch.randn(size, 3, 4, 4, generator=generator) * 2 + 5 for size in sizes]
 
 
+def counted(batches):
+    return ((images, len(images)) for images in batches)
+
+
 def _convolutional():
     torch.manual_seed(1)
     return nn.Sequential(
@@ -218,7 +222,7 @@ def _convolutional():
 def test_batch_norm_by_hand():
     """Each layer's statistics are the means over batches, weighed by images, of what reaches it without dropout."""
     net, batches = _convolutional(), _images(8, 8, 3)
-    recompute_batch_norm(net, batches)
+    recompute_batch_norm(net, counted(batches))
     means, variances = [torch.zeros(4, dtype=torch.float64) for _ in range(2)]
     for batch in batches:
         reaching = net[0](batch).detach().double()
@@ -232,7 +236,7 @@ def test_batches_of_equal_size_as_torch_does_it():
     net, batches = _convolutional(), _images(6, 6, 6)
     net[2].p = 0.0  # torch leaves dropout on
     reference = copy.deepcopy(net)
-    recompute_batch_norm(net, batches)
+    recompute_batch_norm(net, counted(batches))
     torch.optim.swa_utils.update_bn(batches, reference)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(tensor, reference.state_dict()[name])
@@ -244,7 +248,7 @@ def test_what_was_there_does_not_matter():
     other[1].running_mean.fill_(torch.nan)
     other[4].running_var.fill_(1e9)
     for each in (net, other):
-        recompute_batch_norm(each, _images(4, 4))
+        recompute_batch_norm(each, counted(_images(4, 4)))
     _assert_equal(net.state_dict(), other.state_dict())
 
 
@@ -259,9 +263,9 @@ def test_modes_momentum_and_weights_are_as_before(fails):
     net[2].register_forward_hook(lambda module, *_: seen.append(module.training))
     if fails:
         with pytest.raises(RuntimeError):
-            recompute_batch_norm(net, [*_images(4), torch.zeros(2, 7, 4, 4)])
+            recompute_batch_norm(net, counted([*_images(4), torch.zeros(2, 7, 4, 4)]))
     else:
-        recompute_batch_norm(net, _images(4, 4))
+        recompute_batch_norm(net, counted(_images(4, 4)))
     assert [module.training for module in net.modules()] == modes
     assert (net[1].momentum, net[4].momentum) == (0.1, None)
     assert seen == [False] * (1 if fails else 2)
@@ -273,7 +277,7 @@ def test_held_layers_keep_their_statistics():
     net = _convolutional()
     net[1].eval()
     before = _copied(net)
-    recompute_batch_norm(net, _images(4, 4))
+    recompute_batch_norm(net, counted(_images(4, 4)))
     assert torch.equal(net[1].running_mean, before["1.running_mean"])
     assert not torch.equal(net[4].running_mean, before["4.running_mean"])
 
@@ -281,12 +285,12 @@ def test_held_layers_keep_their_statistics():
 def test_a_single_image_is_left_out():
     net, other = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     batches = [torch.randn(size, 3) for size in (5, 1, 4)]
-    recompute_batch_norm(net, batches)
-    recompute_batch_norm(other, [batches[0], batches[2]])
+    recompute_batch_norm(net, counted(batches))
+    recompute_batch_norm(other, counted([batches[0], batches[2]]))
     _assert_equal(net.state_dict(), other.state_dict())
     before = _copied(net)
-    recompute_batch_norm(net, [batches[1]])
-    recompute_batch_norm(net, [])
+    recompute_batch_norm(net, counted([batches[1]]))
+    recompute_batch_norm(net, counted([]))
     _assert_equal(net.state_dict(), before)
 
 
@@ -296,4 +300,4 @@ def test_without_batch_norm_nothing_is_read():
         yield
 
     for net in (nn.Linear(3, 2), nn.BatchNorm1d(3, track_running_stats=False), nn.InstanceNorm2d(3)):
-        recompute_batch_norm(net, batches())
+        recompute_batch_norm(net, counted(batches()))
