@@ -8,12 +8,11 @@ import contextlib
 import gc
 import json
 import platform
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -26,22 +25,16 @@ from torch.distributed import GradBucket, PrefixStore  # type: ignore[attr-defin
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from config.run_folder import RunFolder
 from model.data_loader import Batch
+from training.one_end import POLL_SECONDS, CutOffError, OneEnd
 from training.processes import Processes
-from training.signals import ASKED
 from training.synchronised_norm import SynchronisedBatchNorm, synchronise
-from utils import BusyError, Interrupted, TrainingFault, UserError, log
+from utils import UserError, log
 
 T = TypeVar("T")
 
 TIMEOUT: Final = timedelta(minutes=30)  # of one exchange; a process that is gone is noticed at once
-FAILURE: Final = "failure"  # where in the store the first one is told
-TOLD_SECONDS: Final = 3.0  # in which a process that leaves has told why
-POLL_SECONDS: Final = 0.02
-
-
-class _CutOffError(Exception):
-    """Another process has left, and told why."""
 
 
 class Together(Processes):
@@ -61,14 +54,13 @@ class Together(Processes):
         self.backend = "gloo"
         self._local = local
         self._turns = 0
-        self._failure: dict[str, Any] | None = None
-        self._store: Any = None
 
     def __enter__(self) -> "Together":
         log.disabled = not self.first
         try:
             store, _, _ = next(rendezvous("env://", self.index, self.count, timeout=TIMEOUT))
             self._store = PrefixStore("dossier", store)
+            self._end = OneEnd(self._store, self.index, self.count)
             group = PrefixStore("group", store)
             self._choose_gpu()
             dist.init_process_group(
@@ -81,6 +73,7 @@ class Together(Processes):
         except (ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(f"the {self.count} processes of this training cannot meet: {reason}") from error
+        self._end.watch()
         return self
 
     def _choose_gpu(self) -> None:
@@ -94,16 +87,22 @@ class Together(Processes):
         try:
             if error is None:
                 self.highest(0)  # nobody leaves before all are through
+                self._end.over()
                 dist.destroy_process_group()
         except RuntimeError as cut_off:
             error = cut_off
         if not isinstance(error, Exception | KeyboardInterrupt):
             return
-        shared = self._shared(error)
-        if self._failure is not None and self._failure["process"] != self.index:
+        shared = self._end.shared(error)
+        if not self._end.is_mine:
             shared.args = ()  # said by that one
         if shared is not error:
             raise shared from error
+
+    def folder(self, path: Path) -> RunFolder:
+        """Also where the state is written when this process has to be ended."""
+        self._end.folder = super().folder(path)
+        return self._end.folder
 
     def description(self) -> dict[str, Any]:
         """What environment.json says of them."""
@@ -116,8 +115,8 @@ class Together(Processes):
         self._turns += 1
         turn = f"turn {self._turns}"
         while not self.first and not self._store.check([turn]):
-            if self._store.check([FAILURE]):
-                raise _CutOffError
+            if self._end.told() is not None:
+                raise CutOffError
             time.sleep(POLL_SECONDS)
         yield
         if self.first:
@@ -132,11 +131,11 @@ class Together(Processes):
         try:
             yield
         except (Exception, KeyboardInterrupt) as error:
-            shared = self._shared(error)
+            shared = self._end.shared(error)
             if shared is error:
                 raise
-            if self._failure is not None:
-                details = f"process {self._failure['process']}:\n{self._failure['details']}"
+            if self._end.record is not None:
+                details = "process {process}:\n{details}".format(**self._end.record)
                 log.error("%s", details, extra={"file_only": True})
             raise shared from error
 
@@ -144,51 +143,13 @@ class Together(Processes):
         """An exception is told to the others, or replaced by the one that another process told of."""
         return self._failing()
 
-    def _shared(self, error: BaseException) -> BaseException:
-        """The exception by which all processes end: this one, or that of the process which told of one before."""
-        if self._failure is not None:
-            return error  # on its way out
-        for number in ASKED:  # torchrun ends the others once one has left, and what is left to do is short
-            signal.signal(number, signal.SIG_IGN)
-        deadline = time.monotonic() + TOLD_SECONDS * _is_cut_off(error)
-        mine = self._record(error)
-        try:
-            while time.monotonic() < deadline and not self._store.check([FAILURE]):
-                time.sleep(POLL_SECONDS)
-            self._failure = json.loads(self._store.compare_set(FAILURE, "", json.dumps(mine)))
-        except RuntimeError:  # the store is gone with the machine it was on
-            self._failure = mine
-        if self._failure["process"] == self.index and not _is_cut_off(error):
-            return error
-        return _rebuilt(self._failure)
-
-    def _record(self, error: BaseException) -> dict[str, Any]:
-        """What the others are told of an exception."""
-        record = {"process": self.index, "kind": "TrainingFault", "reason": "error", "message": str(error)}
-        record["details"] = "".join(traceback.format_exception(error))
-        if isinstance(error, KeyboardInterrupt):
-            number = error.exit_code - 128 if isinstance(error, Interrupted) else signal.SIGINT
-            return record | {"kind": "Interrupted", "signal": int(number)}
-        if isinstance(error, UserError):
-            return record | {"kind": "BusyError" if isinstance(error, BusyError) else "UserError"}
-        if isinstance(error, torch.OutOfMemoryError):
-            return record | {"kind": "OutOfMemoryError"}
-        if isinstance(error, TrainingFault):
-            return record | {"reason": error.reason}
-        if _is_cut_off(error):
-            late = "imed out" in str(error)
-            what = f"has not answered for {TIMEOUT}" if late else "is gone: it was killed, or its machine failed"
-            message = f"one of the {self.count} processes {what}; the same command goes on"
-            return record | {"message": message, "reason": "timeout" if late else "error"}
-        first_line = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return record | {"message": f"process {self.index} on {platform.node()}: {first_line}"}
-
     # --- what they tell each other ---
 
     def highest(self, *numbers: int) -> tuple[int, ...]:
         """One exchange for all numbers."""
         values = torch.tensor(numbers)
         dist.all_reduce(values, dist.ReduceOp.MAX)
+        self._end.alive()
         return tuple(values.tolist())
 
     def total(self, number: float) -> float:
@@ -293,21 +254,3 @@ def _tell_layers(net: nn.Module, batch: Batch) -> None:
 def _as_tensor(data: bytes, size: int) -> Tensor:
     """Bytes as a uint8 tensor of so many, the rest being zeros."""
     return torch.frombuffer(bytearray(data.ljust(size, b"\0")), dtype=torch.uint8)
-
-
-def _is_cut_off(error: BaseException) -> bool:
-    """Whether an exception says no more than that another process has left."""
-    lost = isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
-    return lost or isinstance(error, _CutOffError | dist.DistError)
-
-
-def _rebuilt(record: Mapping[str, Any]) -> BaseException:
-    """The exception that another process told of."""
-    message = record["message"]
-    if record["kind"] == "Interrupted":
-        return Interrupted(record["signal"], message)
-    if record["kind"] == "TrainingFault":
-        return TrainingFault(message, record["reason"])
-    return {"BusyError": BusyError, "UserError": UserError, "OutOfMemoryError": torch.OutOfMemoryError}[record["kind"]](
-        message
-    )

@@ -12,7 +12,7 @@ KINDS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNormAct2d")
 
 
 class SynchronisedBatchNorm(_BatchNorm):
-    """torch's SyncBatchNorm on GPUs, and the same on CPUs, where DistributedDataParallel refuses to see that class.
+    """torch's SyncBatchNorm on GPUs, and the same on CPUs, where DistributedDataParallel refuses that class.
 
     Attributes:
         whole: whether each process has the whole batch, so that there is nothing to add up.
@@ -27,7 +27,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         """Normalises (B, C, …) by the statistics of all processes' images in training, else by the running ones."""
         if not self.training or self.whole:
             output = super().forward(input)
-        elif input.is_cuda:
+        elif input.is_cuda and "nccl" in dist.get_backend_config():
             output = nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
         else:
             output = self._over_all(input)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import include
 
 LIMIT = 100.0  # seconds that a group may take before it counts as hanging
+FROZEN_SECONDS = 15
 
 # Which process does what, where: its index, a function, the number of its call, and one of ACTIONS.
 Disturbance = tuple[int, str, int, str]
@@ -144,12 +146,28 @@ def _other_data() -> None:
     vars(run)["fingerprint"] = lambda data: "another"
 
 
+def _freeze() -> None:
+    """Neither goes on nor ends, as a process on a machine that hangs."""
+    subprocess.Popen(["sh", "-c", f"sleep {FROZEN_SECONDS}; kill -9 {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _be_called() -> None:
+    """Gets torchrun's signal once it waits for the frozen one."""
+    from training import one_end
+
+    vars(one_end)["GRACE_SECONDS"] = 1.0
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
 ACTIONS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "user error": _user_error,
     "bug": _bug,
     "other data": _other_data,
+    "freeze": _freeze,
+    "be called": _be_called,
 }
 
 

@@ -212,6 +212,16 @@ def test_what_one_process_meets_ends_all(group, tiny_data, tmp_path, where, what
 
 
 @pytest.mark.slow
+def test_who_waits_for_a_frozen_process_still_hears_signals(group, tiny_data, tmp_path):
+    path = smooth(tmp_path / "x")
+    update = "training.loop:update"
+    ended = group.train(2, path, tiny_data, disturb=[(0, update, 4, "be called"), (1, update, 5, "freeze")])
+    assert ended.codes == [4, -9]
+    assert state(path) == ("failed", "error")
+    assert ended.err.count("one of the 2 processes is gone") == 1
+
+
+@pytest.mark.slow
 def test_what_all_meet_is_said_once(group, tiny_data, tmp_path):
     cases = [
         ({"arch": "resnet19"}, 2, "did you mean"),
