@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 import include
 from config.load import load_params
@@ -47,7 +48,8 @@ def test_options_exist(capsys):
     for script in SCRIPTS:
         with pytest.raises(SystemExit):
             runpy.run_path(str(script))["main"](["--help"])
-    known = set(re.findall(r"--[a-z][a-z_]+", capsys.readouterr().out))
+    helps = capsys.readouterr().out + get_args_parser().format_help()
+    known = set(re.findall(r"--[a-z][a-z_]+", helps))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z_]+", "".join(document.read_text() for document in DOCUMENTS)))
     assert len(named) > 15
     assert named - known <= {"--group", "--head"}  # pip's, ray's
