@@ -127,7 +127,7 @@ def join() -> AbstractContextManager[Processes]:
     Raises:
         UserError: when the variables do not fit together.
     """
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return contextlib.nullcontext(ALONE)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # below that it tells people about its own settings
     from training.distributed import Together

@@ -147,7 +147,7 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
         "machine": asdict(machine),
     }
     continued_at = {name: saved["progress"][name] for name in ("epoch", "step")} if saved else {}
-    processes.check_alike(origin | continued_at)
+    processes.check_alike(origin | continued_at | {"machine": asdict(machine) | {"threads": None}})  # their own affair
     if before is not None:
         _refuse_changes(folder, before, origin)
     elif folder.file(run_folder.HISTORY).is_file():

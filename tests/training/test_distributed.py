@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load
 
 import include
+import train
 from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import Params
@@ -129,6 +130,13 @@ def test_parts_make_up_the_batch(tiny_data, mixed):
             torch.testing.assert_close(torch.cat([part[number] for part in parts]), batch[number], rtol=1e-5, atol=1e-5)
 
 
+def test_variables_that_do_not_fit_together(tiny_data, tmp_path, monkeypatch, capsys):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(experiment(tmp_path / "x"))]) == 2
+    assert "LOCAL_RANK, LOCAL_WORLD_SIZE: not set as torchrun sets it" in capsys.readouterr().err
+
+
 # --- the same result ---
 
 
@@ -176,13 +184,13 @@ def test_continued_by_another_number_of_processes(group, tiny_data, tmp_path, by
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others(group, tiny_data, tmp_path, by_one, victim):
+@pytest.mark.parametrize(("count", "victim"), [(2, 0), (3, 1)])
+def test_a_killed_process_ends_the_others(group, tiny_data, tmp_path, by_one, count, victim):
     path = smooth(tmp_path / "x", **UNEVEN)
-    ended = group.train(3, path, tiny_data, disturb=[(victim, "training.loop:update", 5, "kill")])
-    assert ended.codes == [-9 if index == victim else 4 for index in range(3)]
+    ended = group.train(count, path, tiny_data, disturb=[(victim, "training.loop:update", 5, "kill")])
+    assert ended.codes == [-9 if index == victim else 4 for index in range(count)]
     assert ended.err.count("\n") == 1
-    assert "one of the 3 processes is gone" in ended.err
+    assert f"one of the {count} processes is gone" in ended.err
     if victim:
         assert state(path) == ("failed", "error")
         assert "is gone" in RunFolder(path).status()["message"]
