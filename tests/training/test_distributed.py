@@ -47,7 +47,7 @@ RICH = {
     "early_stopping": {"patience": 1, "monitor_metric": "loss"},
     "scheduler": "constant",
     "checkpoint_minutes": 1e-6,
-    "num_epochs": 4,
+    "num_epochs": 3,
 }
 
 
