@@ -76,7 +76,7 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine,
     parts = Parts(
         processes=processes,
         net=net,
-        logits=processes.spread(net),
+        forward=processes.spread(net),
         train=loaders["train"],
         valid=loaders["valid"],
         loss=make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label),

@@ -30,7 +30,7 @@ class Parts:
 
     processes: Processes
     net: nn.Module
-    logits: Callable[[Batch, bool], Tensor]  # of a batch, and whether it is the last before a step -> (B, C)
+    forward: Callable[[Batch, bool], Tensor]  # a batch, and whether it is the last before a step -> logits (B, C)
     train: Loader
     valid: Loader
     loss: Callable[[Tensor, Tensor], Tensor]  # logits (B, C) float32, targets -> scalar mean
@@ -93,7 +93,7 @@ def train_epoch(parts: Parts, state: Progress, recorder: Recorder) -> dict[str, 
         images = sum(batch.total for batch in group)
         for batch in group:
             with parts.autocast():
-                logits = parts.logits(batch, batch is group[-1]).float()  # (B, C)
+                logits = parts.forward(batch, batch is group[-1]).float()  # (B, C)
                 loss = parts.loss(logits, batch.targets)
             parts.scaler.scale(loss * (batch.counted / images)).backward()  # type: ignore[no-untyped-call]
             state.seen.add(logits.detach()[: batch.counted], batch.labels[: batch.counted], loss.item())
