@@ -130,6 +130,14 @@ def test_parts_make_up_the_batch(tiny_data, mixed):
             torch.testing.assert_close(torch.cat([part[number] for part in parts]), batch[number], rtol=1e-5, atol=1e-5)
 
 
+def test_processes_of_a_machine_share_decoded_images(tiny_data, tmp_path):
+    shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    params = Params(arch="conv", im_sz=16, num_workers=0)
+    for sharers, kind in ((1, "memory"), (2, "disk")):
+        share = Share(0, 2, sharers)
+        assert fetch_dataloader(["train"], tmp_path / "data", params, share=share)["train"].store.kind == kind
+
+
 def test_variables_that_do_not_fit_together(tiny_data, tmp_path, monkeypatch, capsys):
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "x"}.items():
         monkeypatch.setenv(name, value)
@@ -296,6 +304,7 @@ def test_torchrun_stops_and_starts_again(tiny_data, tmp_path):
     wait_for_epoch(path, process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=100)
+    assert process.returncode == 1
     assert state(path) == ("stopped", "signal"), out + err
     assert err.count("the same command goes on") == 1
 
