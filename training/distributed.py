@@ -8,6 +8,7 @@ import contextlib
 import gc
 import json
 import platform
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed import GradBucket, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import GradBucket, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,6 +60,8 @@ class Together(Processes):
         log.disabled = not self.first
         try:
             store, _, _ = next(rendezvous("env://", self.index, self.count, timeout=TIMEOUT))
+            self.restarted |= store.add("starts", int(self.first)) > 1
+            store = PrefixStore(_meet(store, self.index, self.count), store)
             self._store = PrefixStore("dossier", store)
             self._end = OneEnd(self._store, self.index, self.count)
             group = PrefixStore("group", store)
@@ -208,6 +211,35 @@ class Together(Processes):
         for batch in batches:
             _tell_layers(net, batch)
             yield batch.images, batch.total
+
+
+def _meet(store: Store, index: int, count: int) -> str:
+    """A name that the processes of this start alone know, for torchrun may start them again with the same store.
+
+    The first makes it up and answers those that repeat it; what processes of an earlier start left is answered by none.
+    """
+    own = secrets.token_hex(8)
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+
+    def found(key: str) -> str:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not all of them were there within {TIMEOUT}")
+        time.sleep(POLL_SECONDS)
+        return str(store.get(key).decode()) if store.check([key]) else ""
+
+    if index == 0:
+        store.set("start", own)
+        for other in range(1, count):
+            while not (call := found(f"call {other}")).startswith(own):
+                pass
+            store.set(f"answer {other}", call)
+        return own
+    call = ""
+    while not call or found(f"answer {index}") != call:
+        start = found("start")
+        call = start and f"{start} {own}"
+        store.set(f"call {index}", call)
+    return start
 
 
 class Spread:

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 import include
 import train
@@ -21,6 +23,7 @@ from config.schema import Params
 from model.data_loader import Share, fetch_dataloader
 from tests.training.group import Group
 from tests.training.runs import experiment, history
+from training.distributed import _meet
 
 # Smooth, so that a rounding error stays one: at the kink of a ReLU it can decide whether a unit learns.
 SMOOTH_NET = """
@@ -128,6 +131,16 @@ def test_parts_make_up_the_batch(tiny_data, mixed):
         assert [part.total for part in parts] == [batch.total] * 3
         for number in range(4):
             torch.testing.assert_close(torch.cat([part[number] for part in parts]), batch[number], rtol=1e-5, atol=1e-5)
+
+
+def test_they_meet_whatever_an_earlier_start_left():
+    store, names = HashStore(), set()
+    for count in (3, 3, 2, 3):
+        with ThreadPoolExecutor(count) as pool:
+            found = set(pool.map(lambda index, count=count: _meet(store, index, count), range(count)))
+        assert len(found) == 1
+        names |= found
+    assert len(names) == 4
 
 
 def test_processes_of_a_machine_share_decoded_images(tiny_data, tmp_path):
