@@ -166,20 +166,18 @@ def canonical(value: Any) -> str:
 
 
 def _varied(runs: list[Run]) -> tuple[str, ...]:
-    """The parameters to tell the runs apart by: those a search set, and those in which the others differ."""
+    """The parameters to tell the runs apart by: those searched, and those in which searches or other runs differ."""
     searched = dict.fromkeys(name for run in runs for name in run.searched if name != "seed")
-    others = [run for run in runs if not run.searched]
-    others = [run for run in others if run.resolved] or others
+    known = [run for run in runs if run.resolved] or runs
+    searches = {run.path.parent: run for run in known if run.searched}  # its trials differ in what it set alone
+    compared = [*(run for run in known if not run.searched), *searches.values()]
     differ = []
-    if others:
-        reference = next((run for run in runs if run.searched), None)
-        compared = [*others, reference] if reference else others
-        for key in sorted({key for run in compared for key in run.params}):
-            inside = any(key == name or key.startswith(f"{name}.") for name in searched)
-            if not inside and key.split(".")[0] not in NOT_VARIED:
-                first = value_of(compared[0], key)
-                if any(value_of(run, key) != first for run in compared):
-                    differ.append(key)
+    for key in sorted({key for run in compared for key in run.params}):
+        inside = any(key == name or key.startswith(f"{name}.") for name in searched)
+        if not inside and key.split(".")[0] not in NOT_VARIED:
+            first = value_of(compared[0], key)
+            if any(value_of(run, key) != first for run in compared):
+                differ.append(key)
     return (*searched, *differ)
 
 

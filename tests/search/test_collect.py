@@ -109,6 +109,19 @@ def test_searched_and_other_folders_together(tmp_path):
     assert max(len(setting.runs) for setting in comparison.settings) == 2
 
 
+def test_searches_side_by_side(tmp_path):
+    """What two searches do not have in common tells their trials apart, though neither searched it."""
+    for name, arch, quality in (("small", "shallow", 0.6), ("large", "deep", 0.9)):
+        for rate in (0.01, 0.1):
+            folder = experiment(tmp_path / name / f"rate_{rate}", {"learning_rate": rate}, quality)
+            params = json.loads((folder / "params_resolved.json").read_text())
+            write(folder / "params_resolved.json", params | {"arch": arch})
+        experiment(tmp_path / name / "rate_1", {"learning_rate": 1}, state="queued")
+    comparison = one(tmp_path)
+    assert comparison.names == ("learning_rate", "arch")
+    assert [s.values["arch"] for s in comparison.settings] == ["deep", "deep", "shallow", "shallow"]
+
+
 def test_a_seed_run_twice_counts_once(tmp_path):
     experiment(tmp_path / "a", searched=False)
     experiment(tmp_path / "b", searched=False)
