@@ -17,8 +17,8 @@ from utils import UserError, did_you_mean, printable, read_json
 
 # What says how or where a run was computed, or follows from the rest: no difference between settings.
 NOT_VARIED: Final = frozenset(
-    ("about", "bs_test", "cache", "cache_gigabytes", "checkpoint_minutes", "cuda", "hyper_search", "memory_format",
-     "n_clas", "normalize", "num_workers", "precision", "save_summary_steps", "search", "seed", "threads")
+    ("about", "bs_test", "cache", "cache_gigabytes", "checkpoint_minutes", "hyper_search", "n_clas", "num_workers",
+     "save_summary_steps", "search", "seed")
 )  # fmt: skip
 NO_EXPERIMENTS: Final = (run_folder.CODE, run_folder.REPORT)
 

@@ -22,6 +22,7 @@ SEARCH: Final = "search.json"
 NEVER_STARTED: Final = "not started"
 LOST: Final = "lost"
 DAMAGED: Final = "damaged"
+MACHINES: Final = ("cuda", "memory_format", "normalize", "precision", "threads")  # left to the machine unless written
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Run:
         seed: of the run.
         searched: the values a search gave it, by parameter; empty without search.json.
         params: its parameters where they are not the defaults; those in an inner object by dotted names.
-        resolved: whether these are the values in force rather than the ones written by hand.
+        resolved: whether these are the values in force rather than the ones written by hand; of what is left to the
+            machine unless it is written, they always are the written ones.
         values: those of the parameters that differ between the runs.
         metric: what its best epoch is best at.
         valid: loss and each metric on the validation images, by epoch.
@@ -91,8 +93,10 @@ def read_run(path: Path, parent: Path) -> Run:
     run = Run(path.name if name == "." else name, path)
     problems = []
     for file, take in _FILES.items():
-        if not (file == run_folder.PARAMS and run.resolved) and (problem := _read(run, path / file, take)):
+        if problem := _read(run, path / file, take):
             problems.append(problem)
+        if file == run_folder.PARAMS_RESOLVED and run.resolved:
+            problems.clear()  # what became of the params.json it was made from matters no more
     if run.state == "running" and lock_is_free(path / run_folder.LOCK):
         run.state, run.reason = LOST, f"ended without a word in epoch {run.epochs + 1}; the same command continues it"
     if problems and run.state != "failed":
@@ -131,8 +135,15 @@ def _take_params(run: Run, params: dict[str, Any]) -> None:
 
 
 def _take_resolved(run: Run, params: dict[str, Any]) -> None:
+    written = run.params
     _take_params(run, params)
+    run.params = {key: value for key, value in run.params.items() if not _of_the_machine(key)}
+    run.params |= {key: value for key, value in written.items() if _of_the_machine(key)}
     run.resolved = True
+
+
+def _of_the_machine(key: str) -> bool:
+    return key.split(".")[0] in MACHINES
 
 
 def _take_search(run: Run, search: dict[str, Any]) -> None:
@@ -167,11 +178,11 @@ def _take_summary(run: Run, summary: str) -> None:
         run.size = float(found[1].replace(",", ""))
 
 
-# In the order of reading: what was written by hand is read only without the resolved parameters.
+# In the order of reading: the resolved parameters take the place of those written by hand.
 _FILES: Final[dict[str, Callable[[Run, Any], None]]] = {
-    run_folder.STATUS: _take_status,
-    run_folder.PARAMS_RESOLVED: _take_resolved,
     run_folder.PARAMS: _take_params,
+    run_folder.PARAMS_RESOLVED: _take_resolved,
+    run_folder.STATUS: _take_status,
     SEARCH: _take_search,
     run_folder.HISTORY: _take_history,
     run_folder.ENVIRONMENT: _take_environment,

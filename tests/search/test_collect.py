@@ -76,7 +76,7 @@ def test_the_best_epoch_is_that_of_training(tmp_path):
 def test_only_what_differs_is_told(tmp_path):
     experiment(tmp_path / "a", {"wd": 0.1, "early_stopping": {"patience": 3}}, searched=False, seed=1)
     experiment(tmp_path / "b", {"wd": 0.1, "early_stopping": {"patience": 4}, "about": "x"}, searched=False)
-    experiment(tmp_path / "c", {"wd": 0.1, "early_stopping": {"patience": 3}, "cuda": 0}, searched=False)
+    experiment(tmp_path / "c", {"wd": 0.1, "early_stopping": {"patience": 3}, "num_workers": 0}, searched=False)
     comparison = one(tmp_path)
     assert comparison.names == ("early_stopping.patience",)
     assert sorted((s.values["early_stopping.patience"], len(s.runs)) for s in comparison.settings) == [(3, 2), (4, 1)]
@@ -87,6 +87,32 @@ def test_a_default_left_out_is_no_difference(tmp_path):
     experiment(tmp_path / "b", searched=False)
     assert one(tmp_path).names == ()
     assert len(one(tmp_path).settings) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "one_value", "other"),
+    [("precision", "fp32", "bf16"), ("memory_format", "contiguous", "channels_last"), ("threads", 1, 2),
+     ("cuda", 0, 1), ("normalize", "auto", {"mean": [0, 0, 0], "std": [1, 1, 1]})],
+)  # fmt: skip
+def test_what_is_left_to_the_machine_is_a_difference_only_as_written(tmp_path, key, one_value, other):
+    def resolve(folder, value):
+        params = json.loads((folder / "params_resolved.json").read_text())
+        write(folder / "params_resolved.json", params | {key: value})
+
+    resolve(experiment(tmp_path / "a", searched=False), one_value)
+    resolve(experiment(tmp_path / "b", searched=False), other)
+    assert (one(tmp_path).names, len(one(tmp_path).settings)) == ((), 1)
+    for name, value in (("a", one_value), ("b", other)):
+        resolve(experiment(tmp_path / name, {key: value}, searched=False), value)
+    names = {name.split(".")[0] for name in one(tmp_path).names}
+    assert (names, len(one(tmp_path).settings)) == ({key}, 2)
+
+
+def test_what_became_of_the_written_parameters_of_a_trained_run_harms_nothing(tmp_path):
+    folder = experiment(tmp_path / "x")
+    for damage in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+        damage(folder / "params.json")
+        assert one(tmp_path).runs[0].state == "finished"
 
 
 def test_values_of_a_search_come_first(tmp_path):
