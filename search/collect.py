@@ -107,10 +107,10 @@ def collect(parent_dir: Path | str, metric: str | None = None) -> list[Compariso
         run.values = {name: run.searched[name] if name in run.searched else value_of(run, name) for name in names}
     metric = metric or _asked_metric(parent)
     groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.fingerprint, []).append(run)
-    if len(groups) == 2 and "" in groups:  # what never read its data most likely was to read the same
-        groups = {max(groups): runs}
+    known = {run.fingerprint for run in runs} - {""}
+    likely = known.pop() if len(known) == 1 else ""
+    for run in runs:  # what has not finished, and is in no mean, most likely was to read the same
+        groups.setdefault(run.fingerprint or likely * (run.state != "finished"), []).append(run)
     ordered = sorted(groups.items(), key=lambda item: (item[0] == "", -len(item[1]), item[0]))
     return [_comparison(fingerprint, members, names, metric) for fingerprint, members in ordered]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from tabulate import tabulate
 
-from config.run_folder import weights_name
+from config.run_folder import ENVIRONMENT, weights_name
 from reports.comparison import best_of
 from reports.intervals import Interval
 from reports.tables import csv_bytes
@@ -140,7 +140,7 @@ def _markdown(parent: Path, comparisons: list[tuple[Comparison, list[Row]]]) -> 
     for comparison, ranked in comparisons:
         if len(comparisons) > 1:
             data = f"Data {comparison.fingerprint[:12]} ({escaped(comparison.data_dir)})"
-            parts.append(f"## {data if comparison.fingerprint else 'Data not known: no epoch was begun'}")
+            parts.append(f"## {data}" if comparison.fingerprint else f"## Data not known: no {ENVIRONMENT} tells")
         parts += [_summary(comparison), _ranking(comparison, ranked), _unranked(comparison), _footer(parent, comparison,
                   ranked)]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"

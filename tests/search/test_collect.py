@@ -200,6 +200,17 @@ def test_what_never_read_its_data_stands_with_the_others(tmp_path):
     assert [(c.fingerprint[:4], len(c.runs)) for c in collect(tmp_path)] == [("78e6", 6), ("abab", 1), ("", 1)]
 
 
+def test_what_finished_on_data_that_is_not_known_is_ranked_with_no_other(tmp_path):
+    grid(tmp_path, seeds=1)
+    lost = {"learning_rate": 0.001, "ps": 0.5}
+    (experiment(tmp_path / "unknown", lost, 0.99) / "environment.json").unlink()
+    experiment(tmp_path / "later", lost, state="queued")
+    assert [(c.fingerprint[:4], len(c.runs), len(c.settings)) for c in collect(tmp_path)] == [
+        ("78e6", 7, 6),
+        ("", 1, 1),
+    ]
+
+
 def test_nothing_to_collect(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         collect(tmp_path / "x")
