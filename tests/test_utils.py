@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 import include
 import utils
@@ -404,6 +406,13 @@ def test_read_json(tmp_path: Path) -> None:
 # --- talking ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _own_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tqdm's own lock is shared with forked processes: one that is killed would leave it locked for all others."""
+    monkeypatch.setattr(tqdm, "_lock", threading.RLock(), raising=False)
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # no thread either
+
+
 def test_logging_to_terminal_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = log.level, log.propagate, list(log.handlers)
     path = tmp_path / "train.log"
@@ -462,7 +471,6 @@ class _Terminal(io.StringIO):
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)  # no thread, as other tests fork
     assert list(utils.progress(range(3), "counting", total=40, initial=20, unit="images")) == [0, 1, 2]
     assert re.search(r"counting: +50%\|.* 20/40 \[.*images/s", terminal.getvalue())
     assert terminal.getvalue().endswith(" \r")  # and clears its line
