@@ -36,6 +36,8 @@ LOCK: Final = ".lock"
 REPORT: Final = "report"
 TEST_LOG: Final = "test_set_openings.json"
 
+ASIDE: Final = "before-"  # with a time: results of an earlier run
+
 LOCK_PATIENCE: Final = 0.2  # seconds
 
 WEIGHTS: Final = ("best", "last", "averaged")
@@ -229,7 +231,7 @@ class RunFolder:
     def results(self) -> list[Path]:
         """Everything at the top of the folder that is not an input."""
         children = (p for p in self.path.iterdir() if p.name not in INPUTS and not _is_child_experiment(p))
-        return sorted(p for p in children if not p.name.startswith("before-"))
+        return sorted(p for p in children if not p.name.startswith(ASIDE))
 
     def move_results_aside(self) -> Path | None:
         """Moves the results of a run into before-<time>/, so that nothing is lost; None when there are none.
@@ -239,7 +241,7 @@ class RunFolder:
         """
         if not (results := self.results()):
             return None
-        stamp = time.strftime("before-%Y%m%d-%H%M%S")
+        stamp = ASIDE + time.strftime("%Y%m%d-%H%M%S")
         taken = sum(1 for p in self.path.iterdir() if p.name.startswith(stamp))
         aside = self.path / (f"{stamp}-{taken}" if taken else stamp)
         make_folder(aside)

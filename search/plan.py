@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import utils
 from config import run_folder, strict_json
 from config.load import load_params
 from config.run_folder import RunFolder
@@ -18,7 +19,7 @@ from search import samplers
 from search.samplers import SAMPLERS
 from search.starting_weights import starting_weights
 from search.strategies import STRATEGIES
-from utils import UserError, printable, read_json, to_json, write_atomic
+from utils import TEMPORARY_PREFIX, UserError, printable, read_json, to_json, write_atomic
 
 SEARCH: Final = "search.json"
 LAID_OUT: Final = {*run_folder.INPUTS, run_folder.STATUS, run_folder.STOP}  # what a trial's folder holds at first
@@ -202,50 +203,74 @@ def _weights(parent: Path, asked: str, metric: str) -> str:
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def lay_out(plan: Plan, *, extend: bool = False) -> None:
+def lay_out(plan: Plan, *, extend: bool = False, retry_failed: bool = False) -> None:
     """Makes the trials' folders, as far as they are not there.
 
     Args:
         plan: the search.
         extend: trials may come to those of an earlier start.
+        retry_failed: failed trials may have changed; those are made anew.
 
     Raises:
         UserError: when trained folders do not belong to the search as it is now.
     """
-    known = {trial.name for trial in plan.trials}
-    before = {path.name: _about(path) for path in _children(plan.parent.path)}
-    others = [name for name, about in before.items() if about and not about.get("confirm") and name not in known]
-    if gone := [name for name in others if not _untouched(plan.parent.path / name)]:
+    before = {path: _about(path) for path in _children(plan.parent.path)}
+    known = {trial.path for trial in plan.trials}
+    others = [path for path, found in before.items() if found and not found.get("confirm") and path not in known]
+    new = [trial for trial in plan.trials if trial.path not in before]
+    changed = {trial.path: trial for trial in plan.trials if trial.path in before and _differences(plan, trial)}
+    again = [changed.pop(path) for path in list(changed) if retry_failed and _state(path) == "failed"]
+    kept = before.keys() - {trial.path for trial in again}
+    earlier = [path for path in kept if (found := before[path]) and found["spec"] != plan.digest]
+    _refuse_fewer(plan, others)
+    _refuse_changes(plan, list(changed.values()))
+    if not extend:
+        _refuse_more(plan, new, earlier)
+    for path in (*_half_made(plan.parent.path, known), *others):
+        _remove(path)
+    for path in earlier if extend else ():  # what comes belongs to it from now on
+        write_atomic(path / SEARCH, to_json(about(path) | {"spec": plan.digest}))
+    for trial in again:
+        _write_inputs(plan, trial)
+    clear(again)
+    for trial in (*changed.values(), *new):
+        make_folder(plan, trial)
+
+
+def _refuse_fewer(plan: Plan, others: Sequence[Path]) -> None:
+    if gone := [path.name for path in others if not (_untouched(path) and _bare(path))]:
         raise UserError(
             f"{plan.parent.path}: {_listed(gone)} would no longer be part of the search; "
             "put hyper_search and search back as they were, or search in another --parent_dir"
         )
-    changed = [trial for trial in plan.trials if trial.name in before and _differences(trial)]
-    if trained := [trial for trial in changed if not _untouched(trial.path)]:
+
+
+def _refuse_changes(plan: Plan, changed: Sequence[Trial]) -> None:
+    if begun := [trial for trial in changed if not _untouched(trial.path)]:
+        failed = all(_state(trial.path) == "failed" for trial in begun)
+        remedy = "train them anew by --retry_failed" if failed else "search in another --parent_dir"
         raise UserError(
-            f"{plan.parent.params}: changed since {_listed([t.name for t in trained])} began: "
-            f"{'; '.join(_differences(trained[0]))}; undo the change, or search in another --parent_dir"
+            f"{plan.parent.params}: changed since {_listed([trial.name for trial in begun])} began: "
+            f"{'; '.join(_differences(plan, begun[0]))}; undo the change, or {remedy}"
         )
-    new = [trial for trial in plan.trials if trial.name not in before]
-    earlier = [plan.parent.path / name for name, about in before.items() if about and about["spec"] != plan.digest]
-    if (new or plan.to_come) and not extend and not all(map(_untouched, earlier)):
-        more = _listed([t.name for t in new]) if new else f"{plan.to_come} combinations"
+
+
+def _refuse_more(plan: Plan, new: Sequence[Trial], earlier: Sequence[Path]) -> None:
+    if (new or plan.to_come) and not all(map(_untouched, earlier)):
+        more = _listed([trial.name for trial in new]) if new else f"{plan.to_come} combinations"
         raise UserError(
             f"{plan.parent.path}: {more} would come to a search that was started without; --extend adds them"
         )
-    for path in (*_half_made(plan.parent.path, known), *(plan.parent.path / name for name in others)):
-        _remove(path)
-    for path in earlier if extend else ():
-        write_atomic(
-            path / SEARCH, to_json(about(path) | {"spec": plan.digest})
-        )  # what comes belongs to it from now on
-    for trial in (*changed, *new):
-        make_folder(plan, trial)
 
 
 def make_folder(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
     """Makes one trial's folder. It counts as there from its params.json on, which comes last."""
-    trial.path.mkdir(exist_ok=True)
+    utils.make_folder(trial.path)
+    _write_inputs(plan, trial, confirm=confirm)
+    RunFolder(trial.path).set_state("queued")
+
+
+def _write_inputs(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
     own_net = plan.parent.file(run_folder.NET)
     if own_net.is_file():
         write_atomic(trial.path / run_folder.NET, own_net.read_bytes())
@@ -255,7 +280,6 @@ def make_folder(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
         about["weights"] = {"asked": plan.settings.weights, "taken": trial.params["pretrain"]}
     write_atomic(trial.path / SEARCH, to_json(about))
     write_atomic(trial.path / run_folder.PARAMS, to_json(trial.params))
-    RunFolder(trial.path).set_state("queued")
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -273,8 +297,8 @@ def count_retry(path: Path) -> None:
 def clear(trials: Sequence[Trial]) -> None:
     """Lets failed trials be tried as if they had not been before; what they left is moved aside."""
     for trial in trials:
-        folder = RunFolder(trial.path)
-        if folder.status().get("state") == "failed":
+        if _state(trial.path) == "failed":
+            folder = RunFolder(trial.path)
             folder.move_results_aside()
             write_atomic(trial.path / SEARCH, to_json(about(trial.path) | {"retried": 0}))
             folder.set_state("queued")
@@ -284,16 +308,28 @@ def _children(parent: Path) -> list[Path]:
     return sorted(path.parent for path in parent.glob(f"*/{run_folder.PARAMS}"))
 
 
+def _state(path: Path) -> str:
+    try:
+        return str(RunFolder(path).status().get("state", "queued"))
+    except UserError:  # damaged: the training puts it right
+        return "queued"
+
+
 def _untouched(path: Path) -> bool:
-    """Whether a trial's folder holds only what a search puts there."""
-    waiting = RunFolder(path).status().get("state", "queued") == "queued"
-    return waiting and {file.name for file in path.iterdir()} <= LAID_OUT
+    """Whether a trial waits, with nothing of a training in its folder but what was moved aside."""
+    return _state(path) == "queued" and _bare(path, run_folder.ASIDE)
 
 
-def _half_made(parent: Path, known: Collection[str]) -> list[Path]:
+def _bare(path: Path, *prefixes: str) -> bool:
+    """Whether a folder holds only what a search puts there, and what begins with one of the prefixes."""
+    names = (file.name for file in path.iterdir())
+    return all(name in LAID_OUT or name.startswith((TEMPORARY_PREFIX, *prefixes)) for name in names)
+
+
+def _half_made(parent: Path, known: Collection[Path]) -> list[Path]:
     """Folders that a search was killed in the midst of making, of trials that are now others."""
-    folders = [path.parent for path in parent.glob(f"*/{SEARCH}") if path.parent.name not in known]
-    return [f for f in folders if not (f / run_folder.PARAMS).exists() and {p.name for p in f.iterdir()} <= LAID_OUT]
+    folders = [path.parent for path in parent.glob(f"*/{SEARCH}") if path.parent not in known]
+    return [folder for folder in folders if not (folder / run_folder.PARAMS).exists() and _bare(folder)]
 
 
 def _remove(path: Path) -> None:
@@ -308,15 +344,23 @@ def _about(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _differences(trial: Trial) -> list[str]:
-    """What a trial's params.json holds otherwise than it should."""
+def _differences(plan: Plan, trial: Trial) -> list[str]:
+    """What a trial's params.json, or the net beside it, holds otherwise than it should."""
     there = read_json(trial.path / run_folder.PARAMS)
     nothing = "nothing"
-    return [
+    found = [
         f"{key}: {there.get(key, nothing)} -> {trial.params.get(key, nothing)}"
         for key in dict.fromkeys([*there, *trial.params])
         if key not in FREE_KEYS and there.get(key, nothing) != trial.params.get(key, nothing)
     ]
+    if trial.params.get("arch") == run_folder.NET and _net(trial.path) != _net(plan.parent.path):
+        found.append(f"{run_folder.NET} is another")
+    return found
+
+
+def _net(path: Path) -> bytes | None:
+    file = path / run_folder.NET
+    return file.read_bytes() if file.is_file() else None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -72,7 +72,7 @@ def run(parent_dir: Path, data_dir: Path, overrides: Sequence[str], options: Opt
 
 
 def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> int:
-    lay_out(search, extend=options.extend)
+    lay_out(search, extend=options.extend, retry_failed=options.retry_failed)
     trials = search.trials if options.confirm is None else to_confirm(search, options.confirm)
     if options.retry_failed:
         plan.clear(trials)

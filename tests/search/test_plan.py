@@ -5,7 +5,7 @@ import json
 import pytest
 
 from config.run_folder import RunFolder
-from search.plan import about, clear, confirmation, count_retry, lay_out, make_plan
+from search.plan import about, add, clear, confirmation, count_retry, lay_out, make_plan
 from tests.search.searches import search_folder
 from utils import UserError
 
@@ -106,6 +106,50 @@ def test_the_experiments_own_net_goes_along(tmp_path):
     plan = make_plan(parent)
     lay_out(plan)
     assert (plan.trials[0].path / "net.py").read_text() == "# a net"
+
+
+def failed(trial):
+    """Leaves a trial as a training that failed would."""
+    RunFolder(trial.path).set_state("failed", reason="error", message="x")
+    (trial.path / "train.log").write_text("x")
+
+
+def test_a_net_put_right_reaches_failed_and_waiting_trials(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.1, 1]}, arch="net.py")
+    (parent / "net.py").write_text("# wrong")
+    plan = make_plan(parent)
+    lay_out(plan)
+    failed(plan.trials[0])
+    (parent / "net.py").write_text("# right")
+    with pytest.raises(UserError, match=r"began: net.py is another; undo the change, or train them anew by --retry_f"):
+        lay_out(plan)
+    lay_out(plan, retry_failed=True)
+    assert {(trial.path / "net.py").read_text() for trial in plan.trials} == {"# right"}
+    assert {RunFolder(trial.path).status()["state"] for trial in plan.trials} == {"queued"}
+    (parent / "net.py").write_text("# better")  # nothing has been trained since
+    lay_out(plan)
+    RunFolder(plan.trials[1].path).set_state("finished")
+    (parent / "net.py").write_text("# another")
+    with pytest.raises(UserError, match=r"learning_rate_0.1 began: net.py is another; .* search in another"):
+        lay_out(plan, retry_failed=True)
+
+
+@pytest.mark.parametrize("method", ["grid", "tpe"])
+def test_failed_trials_are_made_anew_from_a_changed_base(tmp_path, method):
+    settings = {"method": method, "trials": 3}
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.1, 1]}, batch_size=16, search=settings)
+    plan = make_plan(parent)
+    lay_out(plan)
+    trial = plan.trials[0] if method == "grid" else add(plan, {"learning_rate": 0.1})[0]
+    failed(trial)
+    search_folder(parent, {"learning_rate": [0.01, 0.1, 1]}, batch_size=8, search=settings)
+    lay_out(make_plan(parent), retry_failed=True)
+    assert json.loads((trial.path / "params.json").read_text())["batch_size"] == 8
+    assert RunFolder(trial.path).status()["state"] == "queued"
+    assert [path.name for path in trial.path.glob("before-*/*.log")] == ["train.log"]
+    search_folder(parent, {"learning_rate": [0.2]}, batch_size=8, search=settings)
+    with pytest.raises(UserError, match="would no longer be part"):  # its log is still there
+        lay_out(make_plan(parent))
 
 
 def test_a_retry_is_counted_and_cleared(tmp_path):
