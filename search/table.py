@@ -48,8 +48,9 @@ def write_results(parent_dir: Path | str, metric: str | None = None) -> Path:
 
 COLUMNS: Final = (
     "data", "rank", "state", "reason", "folder", "seeds_finished", "seeds_tried", "metric", "mean", "std", "low",
-    "high", "each_seed", "best_epoch", "epochs", "last_epoch_mean", "loss", "gap", "difference", "difference_low",
-    "difference_high", "pairs", "paired_over", "separable", "seconds_per_epoch", "seconds", "memory_mb", "parameters",
+    "high", "each_seed", "best_epoch", "epochs", "last_epoch_mean", "valid_loss", "gap", "difference",
+    "difference_low", "difference_high", "pairs", "paired_over", "separable", "seconds_per_epoch", "seconds",
+    "memory_mb", "parameters",
 )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def _of_setting(row: Row, rank: int, comparison: Comparison) -> dict[str, Any]:
         "best_epoch": setting.mean(lambda run: (run.best or 0) + 1),
         "epochs": setting.mean(lambda run: run.epochs),
         "last_epoch_mean": setting.mean(lambda run: run.score(comparison.metric, epoch=-1)),
-        "loss": setting.mean(lambda run: run.score("loss")),
+        "valid_loss": setting.mean(lambda run: run.score("loss")),
         "gap": setting.mean(lambda run: gap(run, comparison)),
         "difference": difference.value if difference else row.distance,
         "difference_low": difference.interval.low if difference else None,
@@ -99,7 +100,7 @@ def _of_setting(row: Row, rank: int, comparison: Comparison) -> dict[str, Any]:
 
 
 def _of_run(run: Run, comparison: Comparison) -> dict[str, Any]:
-    best = {} if run.best is None else {"best_epoch": run.best + 1, "loss": run.score("loss")}
+    best = {} if run.best is None else {"best_epoch": run.best + 1, "valid_loss": run.score("loss")}
     return best | {
         "state": run.state,
         "reason": run.reason,
@@ -161,8 +162,8 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
     metric, one_seed = comparison.metric, all(len(row.scores) == 1 for row in ranked)
     by_hand = not all(run.searched for row in ranked for run in row.setting.runs)  # values alone do not name a folder
     header = ["rank", *["folder"][: by_hand], *comparison.names, "seeds", f"{metric}, best epoch", "95% interval",
-              "difference to the best", f"{metric}, last epoch", "best epoch", "loss", "train-valid gap", "s/epoch",
-              "time", "memory MB", "parameters"]  # fmt: skip
+              "difference to the best", f"{metric}, last epoch", "best epoch", "valid loss", "train-valid gap",
+              "s/epoch", "time", "memory MB", "parameters"]  # fmt: skip
     lines = []
     for rank, row in enumerate(ranked[:LONGEST], 1):
         of = _of_setting(row, rank, comparison)
@@ -171,9 +172,9 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
             f"{len(row.scores)}/{row.setting.total}",
             f"{row.mean:.4f}" + ("" if math.isnan(row.std) else f" ± {row.std:.4f}"),
             _ends(row.interval) or f"n = {len(row.scores)}", _difference(row) if rank > 1 else "best",
-            _figure(of["last_epoch_mean"]), f"{of['best_epoch']:.3g} of {of['epochs']:.3g}", _figure(of["loss"]),
-            _figure(of["gap"]), _figure(of["seconds_per_epoch"], ".3g"), duration(of["seconds"]),
-            _figure(of["memory_mb"], ".0f"), _figure(of["parameters"] / 1e6, ".3g", " M"),
+            _figure(of["last_epoch_mean"]), f"{of['best_epoch']:.3g} of {of['epochs']:.3g}",
+            _figure(of["valid_loss"]), _figure(of["gap"]), _figure(of["seconds_per_epoch"], ".3g"),
+            duration(of["seconds"]), _figure(of["memory_mb"], ".0f"), _figure(of["parameters"] / 1e6, ".3g", " M"),
         ])  # fmt: skip
     notes = [
         "Best epoch: the one whose weights were kept, chosen on these same images; loss and gap are of that epoch. "

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 import include
-from search.table import write_results
+from config.schema import Params
+from search.table import COLUMNS, write_results
 from search.words import duration, escaped, show
 from tests.search.folders import experiment, grid, write
 
@@ -137,6 +138,17 @@ def test_what_was_ended_early_was_in_the_running(tmp_path):
     assert "were all 9 equally good" in results(tmp_path)[0]
 
 
+def test_no_column_has_the_name_of_a_parameter(tmp_path):
+    assert not set(COLUMNS) & set(Params.model_fields)
+    for loss in ("cross_entropy", "label_smoothing"):
+        experiment(tmp_path / loss, {"loss": loss})
+    text, rows = results(tmp_path)
+    assert {row["loss"] for row in rows} == {"cross_entropy", "label_smoothing"}
+    assert all(0 < float(row["valid_loss"]) < 1 for row in rows)
+    header = [name.strip() for name in next(line for line in text.splitlines() if line.startswith("| rank")).split("|")]
+    assert len(set(header[1:-1])) == len(header[1:-1])
+
+
 def test_different_data_is_never_ranked_together(tmp_path):
     grid(tmp_path / "a", seeds=1)
     grid(tmp_path / "b", seeds=1, fingerprint="ff" * 32)
@@ -214,7 +226,7 @@ import json, pathlib, resource, sys
 def seconds():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
-from search.table import write_results
+from search.table import COLUMNS, write_results
 start = seconds()
 write_results(sys.argv[1])
 megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
