@@ -88,7 +88,8 @@ def _trade_off(comparison: Comparison, cost: Callable[[Run], float], label: str)
     figure, [panel] = panels(1, 6.4, 4)
     costs, scores, ranks = np.array(points).T
     scores *= -comparison.sign
-    front = scores * comparison.sign >= np.maximum.accumulate(scores * comparison.sign)
+    worth = scores * comparison.sign
+    front = worth > np.maximum.accumulate([-math.inf, *worth[:-1]])
     panel.plot(costs, scores, "o", color=GREY, markersize=5, label="a setting")
     panel.step(costs[front], scores[front], where="post", color=COLOURS[0], marker="o", label="Pareto front")
     for place, score, rank in zip(costs[front], scores[front], ranks[front], strict=True):

@@ -13,7 +13,7 @@ from search.cost_plots import draw_against_size, draw_against_time, draw_best_so
 from search.figures import Scale, over_seeds, time_unit
 from search.plots import PLOTS, draw_heat_map, draw_history, draw_importance, write_plots
 from search.words import short
-from tests.search.folders import experiment, grid
+from tests.search.folders import experiment, grid, write
 from utils import UserError
 
 
@@ -115,6 +115,18 @@ def test_the_front_holds_what_nothing_beats_in_both(tmp_path, metric, front):
     assert list(panel.lines[1].get_xdata()) == [1, *front]
     assert [text.get_text() for text in panel.texts] == ["rank 5", "rank 3", "rank 1"]
     assert draw_against_time(comparison).axes[0].get_xlabel() == "time of one training, minutes"
+
+
+def test_what_costs_more_and_is_no_better_is_not_on_the_front(tmp_path):
+    for i, size in enumerate((1, 2, 3, 3)):
+        folder = experiment(tmp_path / f"{i}", {"ps": i / 10})
+        rows = [{"epoch": 1, "train": {"loss": 1}, "valid": {"loss": 1, "accuracy": max(0.5, 0.1 * i + 0.4)},
+                 "seconds": 60, "memory_mb": 1}]  # fmt: skip
+        write(folder / "history.json", {"epochs": rows})
+        (folder / "net_summary.txt").write_text(f"{size},000,000 parameters")
+    front = draw_against_size(collect(tmp_path)[0]).axes[0].lines[1]
+    assert list(front.get_xdata()) == [1, 3]
+    assert list(front.get_ydata()) == pytest.approx([0.5, 0.7])
 
 
 def test_importance_needs_settings_and_parameters(tmp_path):
