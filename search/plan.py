@@ -13,7 +13,17 @@ from config import run_folder, strict_json
 from config.load import load_params
 from config.run_folder import RunFolder
 from config.schema import Params, Search
-from config.space import Axis, Combination, belongs, child_params, probes, read_axes, trial_name, wrong_combinations
+from config.space import (
+    Axis,
+    Combination,
+    belongs,
+    child_params,
+    probes,
+    read_axes,
+    same,
+    trial_name,
+    wrong_combinations,
+)
 from model.metric import greater_is_better
 from search import samplers
 from search.samplers import SAMPLERS
@@ -151,11 +161,13 @@ def add(search: Plan, combination: Combination) -> list[Trial]:
 
 
 def confirmation(plan: Plan, combination: Combination, seeds: int) -> tuple[Trial, ...]:
-    """The trainings of one combination with so many seeds."""
-    first = next(trial.name for trial in plan.trials if trial.combination == combination and trial.seed == 1)
+    """The trainings of one combination with so many seeds: the plan's, as far as it has them, and more."""
+    known = {trial.seed: trial for trial in plan.trials if same(trial.combination, combination)}
+    digest = known[1].name != trial_name(combination, 1)
     return tuple(
-        Trial(len(plan.trials) + seed, plan.parent.path / (first + f"-seed_{seed}" * (seed > 1)), combination, seed,
-              child_params(plan.base, combination, seed))
+        known.get(seed)
+        or Trial(len(plan.trials) + seed, plan.parent.path / trial_name(combination, seed, digest=digest), combination,
+                 seed, child_params(plan.base, combination, seed))
         for seed in range(1, seeds + 1)
     )  # fmt: skip
 

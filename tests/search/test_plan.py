@@ -173,6 +173,17 @@ def test_confirmation_is_the_combination_with_more_seeds(tmp_path):
     assert found[2].params["seed"] == 2
 
 
+def test_confirmation_reuses_the_seeds_that_the_search_trains_whatever_their_names(tmp_path):
+    rates = [[0.1 / n for n in range(1, 25)], [0.2 / n for n in range(1, 25)]]  # names are cut
+    space = {"learning_rate": rates, "arch": ["conv", "Conv"]}
+    plan = make_plan(search_folder(tmp_path / "x", space, search={"seeds": 2}, layer_groups=24))
+    for trial in plan.trials[:4]:
+        found = confirmation(plan, trial.combination, 3)
+        assert found[:2] == (trial, plan.trials[trial.number + 3])
+        assert found[2].name not in names(plan)
+        assert found[2].params["seed"] == 2
+
+
 def test_what_is_better(tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
     assert make_plan(parent).greater
