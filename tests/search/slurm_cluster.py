@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+PROGRAMS = ("setpriv", "munged", "mungekey", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 LONGEST_ARRAY = 8  # MaxArraySize: tasks
 SECONDS = 60.0
 
@@ -89,7 +89,10 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def _running(command: list[str], environment: dict[str, str], output: Path) -> Iterator[None]:
     with output.open("w") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig=TERM", *command],  # no test that is killed leaves a cluster behind
+            env=environment, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from tests.search.searches import search_folder
 from tests.search.slurm_cluster import LONGEST_ARRAY
 from tests.search.stand_in import EPOCHS
 from tests.search.waiting import epochs, states, times_finished, wait_for
+from tests.training.runs import outcome
 from utils import UserError
 
 pytestmark = pytest.mark.slow
@@ -385,6 +386,28 @@ def test_a_true_search_in_packs(search, slurm_here, tiny_data, tmp_path):
         assert f"{name}: finished, accuracy" in out
         assert (parent / name / "weights_best.safetensors").is_file()
     assert (parent / "results.csv").is_file()
+
+
+@pytest.mark.campaign
+def test_true_trainings_that_are_cancelled_end_as_if_they_were_not(search, slurm_here, tiny_data, tmp_path):
+    rates = {"learning_rate": [0.01, 0.001]}
+    parent, alone = (search_folder(tmp_path / name, rates, num_epochs=40) for name in "xy")
+    names = ["learning_rate_0.01", "learning_rate_0.001"]
+    history = [parent / name / "history.json" for name in names]
+    logs = [parent / name / "train.log" for name in names]
+    for times in range(2):
+        found = search(parent, tiny_data, "--engine", "slurm")
+        wait_for(lambda: all(path.exists() for path in history))
+        wait_for(lambda: all(log.read_text().count("continuing after") == times for log in logs))  # noqa: B023
+        scancel("--user=root")
+        assert found.wait(SECONDS) == 143
+        assert states(parent, names) == "ss"
+    for folder in (parent, alone):
+        found = search(folder, tiny_data, "--engine", "slurm")
+        assert found.wait(5 * SECONDS) == 0
+    assert [log.read_text().count("continuing after") for log in logs] == [2, 2]
+    for name in names:
+        assert outcome(parent / name) == outcome(alone / name)
 
 
 def test_without_slurm(tmp_path, monkeypatch):
