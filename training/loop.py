@@ -75,7 +75,7 @@ def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
         state.seconds, state.epoch_seconds = state.seconds + state.epoch_seconds, 0.0
         state.epoch, state.batch, state.seen = state.epoch + 1, 0, Seen()
         recorder.epoch_end(state)
-        if (request := recorder.requested(state.epoch)) is not None:
+        if state.epoch < last_epoch(parts) and (request := recorder.requested(state.epoch)) is not None:
             return request
     return "finished"
 

@@ -1,5 +1,6 @@
 """What a running training leaves in its folder: the checkpoint first, then everything derived from it."""
 
+import contextlib
 import math
 import resource
 import sys
@@ -21,7 +22,7 @@ from training.curves import plot_history, show_history
 from training.evaluation import Predictions
 from training.processes import Processes
 from training.signals import Signals
-from utils import Interrupted, log, printable, read_json
+from utils import Interrupted, UserError, log, printable, read_json
 
 
 class Learns(Protocol):
@@ -153,8 +154,10 @@ class Recorder:
         path = self.folder.file(run_folder.STOP)
         if not path.is_file():
             return None
-        found = read_json(path)
-        request = found if isinstance(found, dict) else {}
+        request: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # an empty file is a request too
+            found = read_json(path)
+            request = found if isinstance(found, dict) else {}
         first = request.get("epoch")
         if isinstance(first, int) and epoch < first:
             return None

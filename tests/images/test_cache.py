@@ -24,7 +24,7 @@ ORDER = np.array([5, 0, 23, 5, 11])
 
 @pytest.fixture
 def data(tiny_data, tmp_path):
-    shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     return tmp_path / "data"
 
 

@@ -293,7 +293,7 @@ def test_a_folder_scanned_before_is_used(tiny_data):
 
 
 def test_stores_share_one_budget(tiny_data, tmp_path):
-    shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
     size = fetch(tmp_path / "data", "train")["train"].store.memory
     loaders = fetch(tmp_path / "data", "train", "valid", cache_gigabytes=(size + 10) / 2**30)
     assert [loader.store.kind for loader in loaders.values()] == ["memory", "disk"]

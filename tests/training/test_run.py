@@ -173,6 +173,23 @@ def test_stop_json_stops_at_the_epochs_end(tiny_data, tmp_path):
     assert len(history(path)["epochs"]) == 1
 
 
+@pytest.mark.parametrize(("content", "epochs"), [("", 1), ("[", 1), ("{}", 1), ('{"epoch": 2}', 2)])
+def test_any_stop_json_is_a_request(tiny_data, tmp_path, content, epochs):
+    path = experiment(tmp_path / "x")
+    (path / "stop.json").write_text(content)
+    assert run(path, tiny_data) == 0
+    assert RunFolder(path).status()["state"] == "stopped"
+    assert len(history(path)["epochs"]) == epochs
+
+
+def test_a_run_that_is_over_is_finished_whatever_stop_json_asks(tiny_data, tmp_path):
+    path = experiment(tmp_path / "x", num_epochs=2)
+    (path / "stop.json").write_text('{"state": "pruned", "epoch": 2}')
+    assert run(path, tiny_data) == 0
+    assert RunFolder(path).status()["state"] == "finished"
+    assert (path / "weights_averaged.safetensors").is_file()
+
+
 def test_divergence_is_a_fault_and_leaves_the_weights(tiny_data, tmp_path, capsys):
     path = experiment(tmp_path / "x", learning_rate=1e30, optimizer="SGD", scheduler="constant", batch_norm="train")
     assert run(path, tiny_data) == 4
