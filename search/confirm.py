@@ -35,7 +35,7 @@ def to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
     best = max(led, key=lambda key: sign * statistics.fmean(scores[key]))
     trials = confirmation(search, combinations[best], seeds)
     for trial in trials:
-        if not (trial.path / run_folder.PARAMS).is_file():
+        if not (plan.about(trial.path) and (trial.path / run_folder.PARAMS).is_file()):
             make_folder(search, trial, confirm=True)
     log.info("confirming %s with %d seeds", trials[0].name, seeds)
     return trials
@@ -44,7 +44,7 @@ def to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
 def _finished(parent: Path) -> list[Path]:
     """The folders of all finished trials, those of confirmations too."""
     folders = sorted(path.parent for path in parent.glob(f"*/{plan.SEARCH}"))
-    return [path for path in folders if jobs.look(path).state == "finished"]
+    return [path for path in folders if plan.about(path) and jobs.look(path).state == "finished"]
 
 
 def _key(values: Any) -> str:

@@ -230,6 +230,9 @@ def lay_out(plan: Plan, *, extend: bool = False, retry_failed: bool = False) -> 
     known = {trial.path for trial in plan.trials}
     others = [path for path, found in before.items() if found and not found.get("confirm") and path not in known]
     new = [trial for trial in plan.trials if trial.path not in before]
+    by_hand = [trial for trial in plan.trials if _made_by_hand(trial.path)]
+    for trial in by_hand:
+        _refuse_another(plan, trial)
     changed = {trial.path: trial for trial in plan.trials if trial.path in before and _differences(plan, trial)}
     again = [changed.pop(path) for path in list(changed) if retry_failed and _state(path) == "failed"]
     kept = before.keys() - {trial.path for trial in again}
@@ -245,7 +248,7 @@ def lay_out(plan: Plan, *, extend: bool = False, retry_failed: bool = False) -> 
     for trial in again:
         _write_inputs(plan, trial)
     clear(again)
-    for trial in (*changed.values(), *new):
+    for trial in (*changed.values(), *by_hand, *new):
         make_folder(plan, trial)
 
 
@@ -276,26 +279,53 @@ def _refuse_more(plan: Plan, new: Sequence[Trial], earlier: Sequence[Path]) -> N
 
 
 def make_folder(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
-    """Makes one trial's folder. It counts as there from its params.json on, which comes last."""
-    utils.make_folder(trial.path)
-    _write_inputs(plan, trial, confirm=confirm)
-    RunFolder(trial.path).set_state("queued")
+    """Makes one trial's folder, or takes over the one that a person made, with what was trained there.
+
+    A folder counts as there from its params.json on, which comes last.
+
+    Raises:
+        UserError: when a person made it for something else.
+    """
+    if _made_by_hand(trial.path):
+        _refuse_another(plan, trial)
+        write_atomic(trial.path / SEARCH, _record(plan, trial, confirm=confirm))
+    else:
+        utils.make_folder(trial.path)
+        _write_inputs(plan, trial, confirm=confirm)
+        RunFolder(trial.path).set_state("queued")
+
+
+def _made_by_hand(path: Path) -> bool:
+    return (path / run_folder.PARAMS).is_file() and _about(path) is None
+
+
+def _refuse_another(plan: Plan, trial: Trial) -> None:
+    if differences := _differences(plan, trial):
+        raise UserError(
+            f"{trial.path}: has the name of a trial, but is no part of the search: {'; '.join(differences)}; "
+            "give the folder another name"
+        )
 
 
 def _write_inputs(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
     own_net = plan.parent.file(run_folder.NET)
     if own_net.is_file():
         write_atomic(trial.path / run_folder.NET, own_net.read_bytes())
+    write_atomic(trial.path / SEARCH, _record(plan, trial, confirm=confirm))
+    write_atomic(trial.path / run_folder.PARAMS, to_json(trial.params))
+
+
+def _record(plan: Plan, trial: Trial, *, confirm: bool) -> bytes:
+    """A trial's search.json."""
     about = {"trial": trial.number, "values": trial.combination, "seed": trial.seed, "method": plan.settings.method,
              "spec": plan.digest, "retried": 0, "confirm": confirm}  # fmt: skip
     if plan.settings.weights is not None:
         about["weights"] = {"asked": plan.settings.weights, "taken": trial.params["pretrain"]}
-    write_atomic(trial.path / SEARCH, to_json(about))
-    write_atomic(trial.path / run_folder.PARAMS, to_json(trial.params))
+    return to_json(about)
 
 
 def about(path: Path) -> dict[str, Any]:
-    """A trial's search.json."""
+    """A trial's search.json; empty where there is none."""
     return _about(path) or {}
 
 
@@ -352,8 +382,9 @@ def _remove(path: Path) -> None:
 
 
 def _about(path: Path) -> dict[str, Any] | None:
+    """A trial's search.json; None where there is none of a search."""
     found = read_json(path / SEARCH) if (path / SEARCH).is_file() else None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and {"trial", "values", "spec"} <= found.keys() else None
 
 
 def _differences(plan: Plan, trial: Trial) -> list[str]:

@@ -77,3 +77,14 @@ def test_a_folder_that_a_killed_search_left_half_made_is_made(plan):
         finish(trial.path, 0.9 - trial.number / 10)
     (plan.parent.path / "learning_rate_0.1-seed_2").mkdir()
     assert look(to_confirm(plan, 2)[1].path).state == "queued"
+
+
+def test_a_seed_that_was_trained_by_hand_is_not_trained_again(plan):
+    for trial in plan.trials:
+        finish(trial.path, 0.9 - trial.number / 10)
+    seed_2 = plan.parent.path / "learning_rate_0.1-seed_2"
+    experiment(seed_2, searched=False)
+    params = json.loads((plan.trials[0].path / "params.json").read_text())
+    (seed_2 / "params.json").write_text(json.dumps(plan.trials[0].params | {"seed": params["seed"] + 1}))
+    assert look(to_confirm(plan, 2)[1].path).state == "finished"
+    assert about(seed_2)["confirm"]

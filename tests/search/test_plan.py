@@ -5,7 +5,7 @@ import json
 import pytest
 
 from config.run_folder import RunFolder
-from search.plan import about, add, clear, confirmation, count_retry, lay_out, make_plan
+from search.plan import about, add, clear, confirmation, count_retry, lay_out, make_folder, make_plan
 from tests.search.searches import search_folder
 from utils import UserError
 
@@ -150,6 +150,39 @@ def test_failed_trials_are_made_anew_from_a_changed_base(tmp_path, method):
     search_folder(parent, {"learning_rate": [0.2]}, batch_size=8, search=settings)
     with pytest.raises(UserError, match="would no longer be part"):  # its log is still there
         lay_out(make_plan(parent))
+
+
+def by_hand(trial, **changes):
+    """A folder with a trial's name that no search made."""
+    trial.path.mkdir()
+    (trial.path / "params.json").write_text(json.dumps(trial.params | changes))
+
+
+@pytest.mark.parametrize("state", ["finished", "failed"])
+def test_what_was_trained_by_hand_is_taken_over(tmp_path, state):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.1]})
+    plan = make_plan(parent)
+    by_hand(plan.trials[0], num_workers=7)
+    RunFolder(plan.trials[0].path).set_state(state)
+    lay_out(plan)
+    assert RunFolder(plan.trials[0].path).status()["state"] == state
+    assert about(plan.trials[0].path)["values"] == {"learning_rate": 0.01}
+    count_retry(plan.trials[0].path)
+    lay_out(make_plan(parent))
+    assert about(plan.trials[0].path)["retried"] == 1
+
+
+@pytest.mark.parametrize("known", [None, "{}", '{"retried": 1}'])
+def test_what_was_made_by_hand_for_something_else_is_left_alone(tmp_path, known):
+    plan = make_plan(search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.1]}, batch_size=4))
+    by_hand(plan.trials[1], batch_size=64)
+    if known is not None:
+        (plan.trials[1].path / "search.json").write_text(known)
+    for making in (lambda: lay_out(plan), lambda: make_folder(plan, plan.trials[1])):
+        with pytest.raises(UserError, match=r"learning_rate_0.1: has the name .* batch_size: 64 -> 4; give the folder"):
+            making()
+    assert not plan.trials[0].path.exists()
+    assert json.loads((plan.trials[1].path / "params.json").read_text())["batch_size"] == 64
 
 
 def test_a_retry_is_counted_and_cleared(tmp_path):
