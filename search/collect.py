@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from config import run_folder
+from search.asked import asked
 from search.read import DEFAULTS, Run, greater, read_run
-from utils import UserError, did_you_mean, printable, read_json
+from utils import UserError, did_you_mean, printable
 
 # What says how or where a run was computed, or follows from the rest: no difference between settings.
 NOT_VARIED: Final = frozenset(
@@ -105,7 +106,7 @@ def collect(parent_dir: Path | str, metric: str | None = None) -> list[Compariso
     names = _varied(runs)
     for run in runs:
         run.values = {name: run.searched[name] if name in run.searched else value_of(run, name) for name in names}
-    metric = metric or _asked_metric(parent)
+    metric = metric or asked(parent, runs).metric
     groups: dict[str, list[Run]] = {}
     known = {run.fingerprint for run in runs} - {""}
     likely = known.pop() if len(known) == 1 else ""
@@ -181,19 +182,9 @@ def _varied(runs: list[Run]) -> tuple[str, ...]:
     return (*searched, *differ)
 
 
-def _asked_metric(parent: Path) -> str | None:
-    """What a search there was told to rank by."""
-    with contextlib.suppress(UserError):
-        params = read_json(parent / run_folder.PARAMS)
-        search = params.get("search") if isinstance(params, dict) else None
-        metric = search.get("metric") if isinstance(search, dict) else None
-        return metric if isinstance(metric, str) else None
-    return None
-
-
-def _comparison(fingerprint: str, runs: list[Run], names: tuple[str, ...], asked: str | None) -> Comparison:
+def _comparison(fingerprint: str, runs: list[Run], names: tuple[str, ...], wanted: str | None) -> Comparison:
     metric = (
-        asked
+        wanted
         or Counter(run.metric for run in runs if run.epochs or not any(r.epochs for r in runs)).most_common(1)[0][0]
     )
     settings: dict[str, list[Run]] = {}

@@ -36,6 +36,8 @@ class Run:
         reason: why it is in that state, one line.
         seed: of the run.
         searched: the values a search gave it, by parameter; empty without search.json.
+        number: of the trial in its search.
+        settings: of that search as the trial was made, where they are not the defaults; None when not known.
         params: its parameters where they are not the defaults; those in an inner object by dotted names.
         resolved: whether these are the values in force rather than the ones written by hand; of what is left to the
             machine unless it is written, they always are the written ones.
@@ -59,6 +61,8 @@ class Run:
     reason: str = ""
     seed: int = 0
     searched: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+    settings: dict[str, Any] | None = None
     params: dict[str, Any] = field(default_factory=dict)
     resolved: bool = False
     values: dict[str, Any] = field(default_factory=dict)
@@ -148,6 +152,7 @@ def _of_the_machine(key: str) -> bool:
 
 def _take_search(run: Run, search: dict[str, Any]) -> None:
     run.searched = {str(name): value for name, value in search["values"].items()}
+    run.number, run.settings = int(search.get("trial", 0)), search.get("settings")
 
 
 def _take_history(run: Run, history: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from config.run_folder import ENVIRONMENT, weights_name
 from reports.comparison import best_of
 from reports.intervals import Interval
 from reports.tables import csv_bytes
+from search.asked import options
 from search.collect import Comparison, canonical, collect
 from search.ranking import Row, ranking
 from search.read import SEARCH, Run
@@ -277,7 +278,8 @@ def _next_commands(parent: Path, comparison: Comparison, ranked: list[Row]) -> s
         folder = shlex.quote(printable(str(best.path.parent)))
         lines += [
             "# is it the best, or lucky? more seeds of the first",
-            f"python search_hyperparams.py --data_dir {data} --parent_dir {folder} --confirm {CONFIRMED}",
+            f"python search_hyperparams.py --data_dir {data} --parent_dir {folder} --confirm {CONFIRMED}"
+            + options(best.path.parent, comparison.runs),
         ]
     if not (best.path / weights_name("best")).is_file():
         lines += ["# its weights were not kept", f"python train.py --data_dir {data} --model_dir {model} --overwrite"]

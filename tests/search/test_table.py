@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ import pytest
 from scipy import stats
 
 import include
-from config.schema import Params
+import search_hyperparams
+from config.load import load_params
+from config.schema import Params, Search
 from search.table import COLUMNS, write_results
 from search.words import duration, escaped, show
 from tests.search.folders import experiment, grid, write
@@ -110,6 +113,41 @@ def test_the_metric_a_search_asked_for(tmp_path):
     assert "ranked by loss" in text
     assert [float(row["mean"]) for row in rows] == sorted(float(row["mean"]) for row in rows)
     assert all(float(row["gap"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("written", "settings"),
+    [
+        ({}, {}),
+        ({}, {"method": "random", "trials": 6, "metric": "loss"}),
+        ({"method": "random", "trials": 40}, {"method": "random", "trials": 6}),
+        ({"method": "random", "pruner": "asha", "metric": "loss"}, {}),
+        ({}, {"pruner": {"name": "asha", "grace": 2}, "hours": 0.5, "weights": "my experiments/a's"}),
+    ],
+)
+def test_the_next_command_asks_for_the_same_search(tmp_path, written, settings):
+    """Whatever was given on the command line, or left out of it, when the last trial was made."""
+    grid(tmp_path, seeds=1)
+    write(tmp_path / "params.json", {"arch": "conv", "search": written})
+    for number, name in enumerate(("0.0001-ps_0.5", "0.001-ps_0.5"), 1):
+        path = tmp_path / f"learning_rate_{name}/search.json"
+        added = {"trial": number, "settings": settings if number == 2 else {"method": "sobol", "metric": "accuracy"}}
+        write(path, json.loads(path.read_text()) | added)
+    text = results(tmp_path)[0]
+    assert f"ranked by {settings.get('metric', 'accuracy')}" in text
+    _, script, *argv = shlex.split(next(line for line in text.splitlines() if "--confirm 6" in line))
+    assert script == "search_hyperparams.py"
+    given = vars(search_hyperparams.parse(argv))
+    overrides = [f"{key}={value}" for key, value in given.items() if key.startswith("search.") and value is not None]
+    assert load_params(tmp_path / "params.json", overrides).search == Search.model_validate(settings)
+
+
+def test_settings_that_no_search_writes_give_way_to_those_of_params(tmp_path):
+    grid(tmp_path, seeds=1)
+    write(tmp_path / "params.json", {"arch": "conv", "search": {"metric": "loss"}})
+    for path in tmp_path.glob("*/search.json"):
+        write(path, json.loads(path.read_text()) | {"settings": ["metric"]})
+    assert "ranked by loss" in results(tmp_path)[0]
 
 
 def test_runs_that_did_not_finish_are_rows(tmp_path):
