@@ -1,9 +1,7 @@
 """What a trial's folder says: whether it is to be trained, how far it is, how good it is."""
 
 import contextlib
-import fcntl
 import math
-import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +9,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from search import plan
 from search.launchers import Ended
+from search.read import lock_is_free
 from utils import UserError, printable, read_json, to_json, write_atomic
 
 NEVER_RETRIED: Final = ("oom", "invalid", "diverged")  # would only happen again
@@ -38,7 +37,7 @@ def look(path: Path) -> Look:
         status = {}
     state = str(status.get("state", "queued"))
     if state not in ("finished", "pruned"):
-        if _locked(path):
+        if not lock_is_free(path / run_folder.LOCK):
             state = "running"
         elif state == "running":
             state = "lost"
@@ -162,18 +161,3 @@ def drop_weights(path: Path) -> None:
     names = [*map(run_folder.weights_name, run_folder.WEIGHTS), run_folder.CHECKPOINT, run_folder.CHECKPOINT_PREVIOUS]
     for name in names:
         (path / name).unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> bool:
-    """Whether a process trains there."""
-    try:
-        descriptor = os.open(path / run_folder.LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -1,5 +1,6 @@
 """Which folders are experiments, what they say, and that nothing they hold makes reading them fail."""
 
+import errno
 import fcntl
 import json
 import math
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.run_folder import RunFolder
+from search import jobs
 from search.collect import collect, experiment_folders
 from search.read import read_run
 from tests.search.folders import experiment, grid, write
@@ -175,6 +177,18 @@ def test_running_and_lost(tmp_path):
         assert read_run(folder, tmp_path).state == "running"
         assert read_run(folder, tmp_path).state == "running"
     assert "epoch 6" in read_run(folder, tmp_path).reason
+
+
+def test_where_it_cannot_be_asked_whether_somebody_trains(tmp_path, monkeypatch):
+    """As on a network file system that is out of locks: what the folder says is believed, by the search as well."""
+    folder = experiment(tmp_path / "x", state="running")
+    (folder / ".lock").touch()
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert read_run(folder, tmp_path).state == jobs.look(folder).state == "running"
 
 
 def test_a_look_keeps_no_training_from_starting(tmp_path, monkeypatch):
