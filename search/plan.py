@@ -33,7 +33,8 @@ from utils import TEMPORARY_PREFIX, UserError, printable, read_json, to_json, wr
 
 SEARCH: Final = "search.json"
 LAID_OUT: Final = {*run_folder.INPUTS, run_folder.STATUS, run_folder.STOP}  # what a trial's folder holds at first
-FREE_KEYS: Final = ("about", "num_workers", "cache", "cache_gigabytes", "checkpoint_minutes")  # change no result
+# They change no result.
+FREE_KEYS: Final = ("$schema", "about", "num_workers", "cache", "cache_gigabytes", "checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,16 @@ class Plan:
     @functools.cached_property
     def digest(self) -> str:
         """Of what decides which trials there are, and what they train."""
-        decisive: list[Any] = [trial.params | {"about": None} for trial in self.trials]
+        decisive: list[Any] = [_decisive(trial.params) for trial in self.trials]
         if self.settings.method in SAMPLERS:
-            free = (*FREE_KEYS, "$schema", "search")
-            decisive = [
-                {key: value for key, value in self.base.items() if key not in free},
-                self.settings.model_dump(include={"method", "trials", "seeds", "seed"}),
-            ]
+            base = {key: value for key, value in self.base.items() if key != "search"}
+            decisive = [_decisive(base), self.settings.model_dump(include={"method", "trials", "seeds", "seed"})]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def _decisive(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what changes no result."""
+    return {key: value for key, value in params.items() if key not in FREE_KEYS}
 
 
 def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:
@@ -230,13 +233,14 @@ def lay_out(plan: Plan, *, extend: bool = False, retry_failed: bool = False) -> 
     known = {trial.path for trial in plan.trials}
     others = [path for path, found in before.items() if found and not found.get("confirm") and path not in known]
     new = [trial for trial in plan.trials if trial.path not in before]
-    by_hand = [trial for trial in plan.trials if _made_by_hand(trial.path)]
+    by_hand = [trial for trial in plan.trials if trial.path in before and before[trial.path] is None]
+    there = [trial for trial in plan.trials if before.get(trial.path)]
+    changed = {trial.path: trial for trial in there if _differences(plan, trial)}
+    again = [changed.pop(path) for path in list(changed) if retry_failed and _state(path) == "failed"]
+    kept = before.keys() - {*others, *(trial.path for trial in again)}
+    earlier = [path for path in kept if (found := before[path]) and found["spec"] != plan.digest]
     for trial in by_hand:
         _refuse_another(plan, trial)
-    changed = {trial.path: trial for trial in plan.trials if trial.path in before and _differences(plan, trial)}
-    again = [changed.pop(path) for path in list(changed) if retry_failed and _state(path) == "failed"]
-    kept = before.keys() - {trial.path for trial in again}
-    earlier = [path for path in kept if (found := before[path]) and found["spec"] != plan.digest]
     _refuse_fewer(plan, others)
     _refuse_changes(plan, list(changed.values()))
     if not extend:
@@ -245,6 +249,9 @@ def lay_out(plan: Plan, *, extend: bool = False, retry_failed: bool = False) -> 
         _remove(path)
     for path in earlier if extend else ():  # what comes belongs to it from now on
         write_atomic(path / SEARCH, to_json(about(path) | {"spec": plan.digest}))
+    for trial in there:
+        if trial.path not in changed and _state(trial.path) != "finished":
+            _renew(trial)
     for trial in again:
         _write_inputs(plan, trial)
     clear(again)
@@ -313,6 +320,13 @@ def _write_inputs(plan: Plan, trial: Trial, *, confirm: bool = False) -> None:
         write_atomic(trial.path / run_folder.NET, own_net.read_bytes())
     write_atomic(trial.path / SEARCH, _record(plan, trial, confirm=confirm))
     write_atomic(trial.path / run_folder.PARAMS, to_json(trial.params))
+
+
+def _renew(trial: Trial) -> None:
+    """Has a trial that is not at its end go on with the num_workers and the like that are now wanted."""
+    path = trial.path / run_folder.PARAMS
+    if read_json(path) != trial.params:
+        write_atomic(path, to_json(trial.params))
 
 
 def _record(plan: Plan, trial: Trial, *, confirm: bool) -> bytes:
@@ -389,12 +403,12 @@ def _about(path: Path) -> dict[str, Any] | None:
 
 def _differences(plan: Plan, trial: Trial) -> list[str]:
     """What a trial's params.json, or the net beside it, holds otherwise than it should."""
-    there = read_json(trial.path / run_folder.PARAMS)
+    there, wanted = _decisive(read_json(trial.path / run_folder.PARAMS)), _decisive(trial.params)
     nothing = "nothing"
     found = [
-        f"{key}: {there.get(key, nothing)} -> {trial.params.get(key, nothing)}"
-        for key in dict.fromkeys([*there, *trial.params])
-        if key not in FREE_KEYS and there.get(key, nothing) != trial.params.get(key, nothing)
+        f"{key}: {there.get(key, nothing)} -> {wanted.get(key, nothing)}"
+        for key in dict.fromkeys([*there, *wanted])
+        if there.get(key, nothing) != wanted.get(key, nothing)
     ]
     if trial.params.get("arch") == run_folder.NET and _net(trial.path) != _net(plan.parent.path):
         found.append(f"{run_folder.NET} is another")

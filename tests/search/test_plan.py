@@ -77,6 +77,20 @@ def test_a_changed_base_is_refused_once_something_is_trained(tmp_path):
         lay_out(make_plan(parent))
 
 
+def test_what_changes_no_result_reaches_all_trials_that_have_not_finished(tmp_path):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [1, 0.1, 0.01]}, num_workers=2)
+    before = make_plan(parent)
+    lay_out(before)
+    RunFolder(before.trials[0].path).set_state("finished")
+    RunFolder(before.trials[1].path).set_state("stopped")
+    search_folder(parent, {"learning_rate": [1, 0.1, 0.01]}, num_workers=0)
+    plan = make_plan(parent)
+    assert plan.digest == before.digest
+    lay_out(plan)
+    assert [json.loads((t.path / "params.json").read_text())["num_workers"] for t in plan.trials] == [2, 0, 0]
+    assert [RunFolder(t.path).status()["state"] for t in plan.trials] == ["finished", "stopped", "queued"]
+
+
 def test_new_values_need_extend_and_old_ones_must_stay(tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
     plan = make_plan(parent)
@@ -98,6 +112,9 @@ def test_folders_in_which_nothing_happened_leave_with_their_values(tmp_path):
     search_folder(parent, {"learning_rate": [0.1]})
     lay_out(make_plan(parent))
     assert sorted(path.name for path in parent.iterdir()) == ["learning_rate_0.1", "params.json"]
+    search_folder(parent, {"learning_rate": [1]})
+    lay_out(make_plan(parent), extend=True)
+    assert sorted(path.name for path in parent.iterdir()) == ["learning_rate_1", "params.json"]
 
 
 def test_the_experiments_own_net_goes_along(tmp_path):
