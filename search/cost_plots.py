@@ -1,4 +1,4 @@
-"""What a search cost: the best so far, the metric against time and size, and when each run was at work."""
+"""What a search cost: the best so far, the metric against time and size, and when each run began and ended."""
 
 import math
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def draw_against_size(comparison: Comparison) -> "Figure | None":
 
 
 def draw_timeline(comparison: Comparison) -> "Figure | None":
-    """When each run was at work, coloured by what became of it; the latest where there are many."""
+    """Each run from its first start to its end, coloured by what became of it; the latest where there are many."""
     begun = [run for run in comparison.runs if run.state != "queued"]
     spans = [(start, end, run) for run in begun if (start := _time(run.started)) and (end := _time(run.updated))]
     spans = sorted(spans, key=lambda span: (span[0], span[2].name))[-MOST_BARS:]

@@ -91,10 +91,11 @@ def paused(path: Path) -> bool:
 
 
 def settle(path: Path) -> None:
-    """Writes into status.json that a trial was pruned where it was killed before it could."""
+    """Writes into status.json that a trial was pruned where it was killed before it could; it ended when it did."""
     request = _stop_request(path) or {}
     if "by" in request and look(path).state in ("stopped", "lost") and _reached(path, request):
-        RunFolder(path).set_state("pruned", reason=None, message=None)
+        folder = RunFolder(path)
+        folder.set_state("pruned", reason=None, message=None, updated=folder.status().get("updated"))
 
 
 def epochs(path: Path) -> int:

@@ -52,7 +52,7 @@ class Run:
         fingerprint: of the data; empty when not known.
         data_dir: where the data was.
         device: what it ran on.
-        started, updated: times of the last start and of the last change of state, ISO 8601; empty when not known.
+        started, updated: times of the first start and of the last change of state, ISO 8601; empty when not known.
     """
 
     name: str
@@ -176,6 +176,7 @@ def _take_environment(run: Run, environment: dict[str, Any]) -> None:
     run.fingerprint = sys.intern(str(environment["data"]["fingerprint"]))
     run.data_dir = sys.intern(str(environment["data"]["folder"]))
     run.device = sys.intern(str(environment.get("device", "")))
+    run.started = str(environment.get("started") or run.started)  # status.json knows the last start
 
 
 def _take_summary(run: Run, summary: str) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from search import jobs
 from search.collect import collect
-from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far
+from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far, draw_timeline
 from search.figures import Scale, over_seeds, time_unit
 from search.plots import PLOTS, draw_heat_map, draw_history, draw_importance, write_plots
 from search.words import short
@@ -103,6 +104,20 @@ def test_the_best_so_far(tmp_path):
     assert list(steps.get_ydata()) == [first, second, second, second]
     assert third < second
     assert list(points.get_xdata()) == [5, 10, 15]
+
+
+def test_the_timeline_goes_from_the_first_start_to_the_end(tmp_path):
+    """Not from the last start, after a pause; nor to when a later search took down that a trial had been pruned."""
+    experiment(tmp_path / "first", {"ps": 0.1}, minutes=10)
+    folder = experiment(tmp_path / "paused", {"ps": 0.2}, minutes=60, state="stopped")
+    environment = json.loads((folder / "environment.json").read_text())
+    write(folder / "environment.json", environment | {"started": "2026-11-21T00:20:00+00:00"})
+    jobs.end_after(folder, 5, "asha")
+    jobs.settle(folder)
+    [comparison] = collect(tmp_path)
+    assert [run.state for run in comparison.runs] == ["finished", "pruned"]
+    bars = draw_timeline(comparison).axes[0].patches[:2]
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 9), pytest.approx((10, 49))]
 
 
 @pytest.mark.parametrize(("metric", "front"), [("accuracy", [2, 4]), ("loss", [2, 4])])
