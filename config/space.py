@@ -198,7 +198,7 @@ def read_axes(base: Mapping[str, Any], label: str, *, grid: bool) -> tuple[Axis,
         found = found or list(_wrong_domain(names, written, grid))
         problems += [f"{label}: hyper_search: {key}: {message}" for message in found]
         if not found:
-            conditions = {n: v if isinstance(v, list) else [v] for n, v in when.items()}
+            conditions = {name: _listed(values) for name, values in when.items()}
             axes.append(Axis(names, _domain(written), conditions))
         taken += names
     if not taken:
@@ -243,9 +243,29 @@ def _wrong_condition(when: Any, names: Sequence[str], axes: Sequence[Axis], base
     earlier = {name for axis in axes for name in axis.names}
     missing = [n for n in when if n not in searched and lookup(base, n, missing := object()) is missing]
     later = [n for n in when if n in searched and n not in earlier]
-    return [f"its when asks for {shown(n)}, which this file does not hold{did_you_mean(n, base)}" for n in missing] + [
-        f"its when asks for {shown(n)}, which must come before {names[0]} in hyper_search" for n in later
-    ]
+    wrong = [f"its when asks for {shown(n)}, which this file does not hold{did_you_mean(n, base)}" for n in missing]
+    wrong += [f"its when asks for {shown(n)}, which must come before {names[0]} in hyper_search" for n in later]
+    return wrong or [problem for n, values in when.items() for problem in _wrong_values(n, _listed(values), axes, base)]
+
+
+def _wrong_values(name: str, values: Sequence[Any], axes: Sequence[Axis], base: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the values of an earlier parameter in a condition: one that it never has."""
+    axis = next((axis for axis in axes if name in axis.names), None)
+    known = [lookup(base, name)] if axis is None or axis.when else []
+    if axis is not None and isinstance(axis.domain, Choices):
+        known += [axis.with_value({}, value)[name] for value in axis.domain.values]
+    if not values:
+        yield f"its when lists no value of {name}"
+    for value in values:
+        drawn = axis is not None and isinstance(axis.domain, Range) and axis.domain.holds(value)
+        if value not in known and not drawn:
+            choices = [choice for choice in known if isinstance(choice, str)]
+            near = did_you_mean(value, choices) if isinstance(value, str) else ""
+            yield f"its when asks for {name} {shown(value)}, which is not tried{near}"
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
 
 
 def _wrong_domain(names: Sequence[str], written: Any, grid: bool) -> Iterator[str]:

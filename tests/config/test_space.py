@@ -211,6 +211,27 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"ps": {"values": [0], "when": {"arch": ["conv"]}}, "arch,batch_size": [["conv", 8]]},
         'ps: its when asks for "arch", which must come before ps in hyper_search',
     ),
+    (
+        {"arch": ["conv", "deep"], "ps": {"values": [0], "when": {"arch": ["conv", "depe"]}}},
+        'ps: its when asks for arch "depe", which is not tried; did you mean "deep"?',
+    ),
+    (
+        {"arch": ["deep"], "ps": {"values": [0], "when": {"arch": "conv"}}},  # the file's own
+        'ps: its when asks for arch "conv", which is not tried; choose from deep',
+    ),
+    ({"ps": {"values": [0], "when": {"arch": []}}}, "ps: its when lists no value of arch"),
+    (
+        {"ps": {"values": [0], "when": {"batch_size": [16]}}},
+        "ps: its when asks for batch_size 16, which is not tried",
+    ),
+    (
+        {"arch,batch_size": [["conv", 8], ["deep", 16]], "ps": {"values": [0], "when": {"batch_size": [16, 9]}}},
+        "ps: its when asks for batch_size 9, which is not tried",
+    ),
+    (
+        {"seed": {"low": 1, "high": 9, "step": 2, "int": 1}, "ps": {"values": [0], "when": {"seed": [3, 4]}}},
+        "ps: its when asks for seed 4, which is not tried",
+    ),
     ({"arch,ps": [["conv", 1], ["deep"]]}, 'arch,ps: ["deep"] must be a list of 2: one value for each of arch, ps'),
     ({"arch,ps": [["conv", 1], 5]}, "arch,ps: 5 must be a list of 2: one value for each of arch, ps"),
     ({"arch,ps": {"low": 1, "high": 2}}, "arch,ps: parameters that change together need a list"),
@@ -255,6 +276,15 @@ def test_the_kinds_of_a_range():
     assert whole.domain == Range(1, 9, whole=True)
     assert log.domain == Range(1, 2, log=True)
     assert plain.domain == Choices((1,))
+
+
+def test_a_condition_can_be_about_the_value_that_a_conditional_parameter_has_otherwise():
+    *_, last = axes({
+        "arch": ["conv", "deep"],
+        "ps": {"values": [0, 0.9], "when": {"arch": "deep"}},
+        "seed": {"values": [1, 2], "when": {"ps": [0.5, 0.9]}},
+    })  # fmt: skip
+    assert last.active({"arch": "conv"}, BASE)
 
 
 # --- combinations ---
@@ -325,7 +355,7 @@ def test_combinations_that_are_one():
 
 
 def test_probes_try_every_value_and_both_ends_of_a_range():
-    found = axes(CONDITIONAL | {"wd": {"values": [0, 1], "when": {"arch": "resnet18"}}}, grid=False)
+    found = axes(CONDITIONAL | {"wd": {"values": [0, 1], "when": {"arch": "conv", "ps": 0.9}}}, grid=False)
     probed = probes(found, BASE)
     assert all(belongs(combination, found, BASE) for combination in probed)
     assert {"arch": "conv"} in probed
