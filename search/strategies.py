@@ -16,20 +16,18 @@ def grid(axes: Sequence[Axis], base: Base, settings: Search) -> list[Combination
     """Every combination, the last parameter changing fastest; shuffled for a pruner, which compares who came so far."""
     combinations: list[Combination] = [{}]
     for axis in axes:
-        combinations = [
-            combined
-            for combination in combinations
-            for combined in (
-                [axis.with_value(combination, value) for value in axis.domain.grid()]
-                if axis.active(combination, base)
-                else [combination]
-            )
-        ]
-        if len(combinations) > MOST_COMBINATIONS:
+        values = axis.domain.grid()
+        active = [axis.active(combination, base) for combination in combinations]
+        if len(active) + sum(active) * (len(values) - 1) > MOST_COMBINATIONS:
             raise UserError(
                 f"hyper_search: a grid of more than {MOST_COMBINATIONS} combinations; "
                 'list fewer values, or set "search": {"method": "random", "trials": 100}'
             )
+        combinations = [
+            combined
+            for combination, searched in zip(combinations, active, strict=True)
+            for combined in ([axis.with_value(combination, value) for value in values] if searched else [combination])
+        ]
     if settings.pruner is not None:
         random.Random(settings.seed).shuffle(combinations)
     return combinations

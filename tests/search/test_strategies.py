@@ -3,7 +3,7 @@
 import pytest
 
 from config.schema import Search
-from config.space import read_axes
+from config.space import Axis, read_axes
 from search.samplers import SAMPLERS
 from search.strategies import STRATEGIES
 from utils import UserError
@@ -35,6 +35,17 @@ def test_a_grid_holds_every_combination_once_in_order():
 def test_a_grid_has_a_limit():
     with pytest.raises(UserError, match="more than 10000 combinations"):
         propose({key: {"low": 1, "high": 30, "step": 1} for key in ("learning_rate", "ps", "batch_size")})
+
+
+def test_a_grid_at_its_limit_is_whole_and_beyond_it_is_never_made(monkeypatch):
+    made = []
+    monkeypatch.setattr(Axis, "with_value", lambda *given: made.append(given) or {"ps": given[2]})
+    hundred = {"low": 1, "high": 100, "step": 1}
+    assert len(propose({"ps": hundred, "learning_rate": hundred})) == 10_000
+    made.clear()
+    with pytest.raises(UserError, match="more than 10000 combinations"):
+        propose({"ps": hundred, "learning_rate": hundred | {"high": 101}})
+    assert len(made) == 100
 
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
