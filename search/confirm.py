@@ -20,8 +20,13 @@ def to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
     confirmation shows that it was luck, the next one is of whatever leads then.
 
     Raises:
-        UserError: when no trial has finished.
+        UserError: when no trial has finished, or when each is one of several seeds already.
     """
+    if any("seed" in axis.names for axis in search.axes):
+        raise UserError(
+            f"{search.parent.params}: hyper_search lists seed, so the best of it is a seed; "
+            "for --confirm, search with search.seeds instead"
+        )
     scores = defaultdict[str, list[float]](list)
     for path in _finished(search.parent.path):
         value = jobs.score(path, search.metric)

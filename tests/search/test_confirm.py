@@ -49,6 +49,14 @@ def test_nothing_has_finished(plan):
         to_confirm(plan, 3)
 
 
+def test_a_seed_is_no_setting_to_confirm(tmp_path):
+    plan = make_plan(search_folder(tmp_path / "x", {"ps": [0.1, 0.2], "seed": [0, 1, 2]}))
+    lay_out(plan)
+    finish(plan.trials[0].path, 0.9)
+    with pytest.raises(UserError, match=r"hyper_search lists seed, .* search with search.seeds instead"):
+        to_confirm(plan, 4)
+
+
 def test_the_leader_gets_more_seeds_and_may_fall_back(plan):
     for trial, quality in zip(plan.trials, (0.9, 0.85, 0.7), strict=True):
         finish(trial.path, quality)
