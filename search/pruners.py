@@ -191,9 +191,12 @@ def _grace(asked: int | None, reduction: int, length: int) -> int:
 
 
 def _rungs(first: int, reduction: int, length: int) -> Iterator[int]:
-    while first < length:
+    """Where trials pause; the last time with `reduction` times as many epochs, or more, up to the end."""
+    if first < length:
         yield first
+    while first * reduction**2 <= length:
         first *= reduction
+        yield first
 
 
 def bracket(number: int, brackets: int, reduction: int) -> int:

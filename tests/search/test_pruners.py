@@ -67,6 +67,15 @@ def test_a_grid_is_shuffled_so_that_the_first_are_no_worse_than_the_last(tmp_pat
     assert sorted(rates) == RATES != rates
 
 
+@pytest.mark.parametrize(
+    ("epochs", "rungs"), [(2, {1}), (8, {1}), (9, {1, 3}), (10, {1, 3}), (20, {2, 6}), (27, {3, 9}), (30, {3, 9})]
+)
+def test_no_rung_lies_just_before_the_end(tmp_path, epochs, rungs):
+    """There it would end all but a third, and save next to nothing."""
+    parent = folder(tmp_path, "asha", hyper_search={"learning_rate": RATES[:9]}, num_epochs=epochs)
+    assert set(ended(search(parent, Trainings(straight)))) == {*rungs, epochs}
+
+
 def test_too_few_trials_for_a_third_still_bring_their_best_to_the_end(tmp_path):
     plan = search(folder(tmp_path, "asha", hyper_search={"learning_rate": [0.1, 0.2]}), Trainings(straight))
     assert ended(plan) == {9: 1, 1: 1}
@@ -118,6 +127,12 @@ def test_trials_of_different_length_are_not_compared(tmp_path):
             json.loads((t.path / "stop.json").read_text())["epoch"] for t in trials if (t.path / "stop.json").exists()
         }
         assert stops == {length // 9, length // 3}
+
+
+def test_what_is_no_longer_than_the_grace_never_pauses(tmp_path):
+    values = {"learning_rate": [0.1], "num_epochs": [3, 27]}
+    plan = make_plan(folder(tmp_path, {"name": "asha", "grace": 3}, hyper_search=values))
+    assert {t.params["num_epochs"]: make(plan).limit(t) for t in plan.trials} == {3: None, 27: 3}
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband", {"name": "median", "startup": 3}])
