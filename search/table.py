@@ -177,8 +177,10 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
             _figure(of["valid_loss"]), _figure(of["gap"]), _figure(of["seconds_per_epoch"], ".3g"),
             duration(of["seconds"]), _figure(of["memory_mb"], ".0f"), _figure(of["parameters"] / 1e6, ".3g", " M"),
         ])  # fmt: skip
+    kept_by = " or ".join(sorted({run.metric for row in ranked for run in row.setting.runs}))
     notes = [
-        "Best epoch: the one whose weights were kept, chosen on these same images; loss and gap are of that epoch. "
+        f"Best epoch: the one best at {escaped(kept_by)} on these same images, whose weights were kept; valid loss and "
+        "gap are of that epoch. "
         f"Gap: by how much {escaped(metric)} is better on the training images, as seen in training.",
     ]
     if one_seed:

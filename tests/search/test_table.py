@@ -111,6 +111,7 @@ def test_the_metric_a_search_asked_for(tmp_path):
     write(tmp_path / "params.json", {"arch": "conv", "search": {"metric": "loss"}})
     text, rows = results(tmp_path)
     assert "ranked by loss" in text
+    assert "Best epoch: the one best at accuracy on these same images" in text
     assert [float(row["mean"]) for row in rows] == sorted(float(row["mean"]) for row in rows)
     assert all(float(row["gap"]) > 0 for row in rows)
 
