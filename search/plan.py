@@ -135,8 +135,10 @@ def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:
     axes = read_axes(base, printable(str(parent.params)), grid=settings.method == "grid")
     if problem := _contradiction(settings, [name for axis in axes for name in axis.names]):
         raise UserError(f"{parent.params}: {problem}; keep one of them")
+    metric = settings.metric or params.best_metric
+    if metric != params.best_metric:
+        base = base | {"best_metric": metric}  # the weights that a trial keeps are those it is judged by
     if settings.weights is not None:
-        metric = settings.metric or params.best_metric
         base = base | {"pretrain": _weights(parent.path, settings.weights, metric)}
     if settings.method in SAMPLERS:
         samplers.check(settings.method, axes)

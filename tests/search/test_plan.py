@@ -234,6 +234,17 @@ def test_confirmation_reuses_the_seeds_that_the_search_trains_whatever_their_nam
         assert found[2].params["seed"] == 2
 
 
+@pytest.mark.parametrize("method", ["grid", "tpe"])
+def test_trials_keep_the_weights_that_are_best_by_the_metric_of_the_search(tmp_path, method):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01, 0.1]}, search={"method": method})
+    kept = [make_plan(parent, more).base.get("best_metric") for more in ([], ["search.metric=loss"])]
+    assert kept == [None, "loss"]
+    assert make_plan(parent, ["search.metric=accuracy"]).digest == make_plan(parent).digest
+    plan = make_plan(parent, ["search.metric=loss"])
+    trial = plan.trials[0] if method == "grid" else add(plan, {"learning_rate": 0.1})[0]
+    assert trial.params["best_metric"] == "loss"
+
+
 def test_what_is_better(tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
     assert make_plan(parent).greater
