@@ -334,6 +334,7 @@ def _renew(trial: Trial) -> None:
 def _record(plan: Plan, trial: Trial, *, confirm: bool) -> bytes:
     """A trial's search.json."""
     about = {"trial": trial.number, "values": trial.combination, "seed": trial.seed, "method": plan.settings.method,
+             "settings": plan.settings.model_dump(mode="json", exclude_defaults=True),
              "spec": plan.digest, "retried": 0, "confirm": confirm}  # fmt: skip
     if plan.settings.weights is not None:
         about["weights"] = {"asked": plan.settings.weights, "taken": trial.params["pretrain"]}

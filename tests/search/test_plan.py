@@ -44,6 +44,10 @@ def test_command_line_overrides(tmp_path):
     with pytest.raises(UserError, match="needs a"):
         make_plan(parent)
     assert len(make_plan(parent, ["search.method=random", "search.trials=3"]).trials) == 3
+    plan = make_plan(parent, ["search.method=random", "search.trials=3", 'search.pruner={"name": "asha", "grace": 1}'])
+    lay_out(plan)
+    known = {"method": "random", "trials": 3, "pruner": {"name": "asha", "grace": 1}}
+    assert about(plan.trials[0].path)["settings"] == known
     with pytest.raises(UserError, match=r"search\.method"):
         make_plan(parent, ["search.method=rndom"])
 
