@@ -30,6 +30,7 @@ CODE: Final = "code"
 CODE_DIFF: Final = "code.diff"
 PREDICTIONS_VALID: Final = "predictions_valid.npz"
 STATUS: Final = "status.json"
+SEARCH: Final = "search.json"
 STOP: Final = "stop.json"
 MANIFEST: Final = "manifest.json"
 LOCK: Final = ".lock"
@@ -44,7 +45,7 @@ WEIGHTS: Final = ("best", "last", "averaged")
 MEND: Final = "the train.py command of this experiment, given again, writes anew what training wrote"
 STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
 # What a search or a person put there; everything else in the folder is a result.
-INPUTS: Final = (PARAMS, NET, LOCK, "search.json", "README.md")
+INPUTS: Final = (PARAMS, NET, LOCK, SEARCH, "README.md")
 
 
 def weights_name(kind: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from config.space import Combination, probes
-from search import jobs, plan, pruners
+from search import jobs, layout, pruners
 from search.plan import Plan, Trial
 from search.samplers import Tried, propose
 from utils import log
@@ -111,7 +111,7 @@ class Agenda:
             self._to_come = 0
         else:
             self._to_come -= 1
-            self.waiting.extend(plan.add(self.search, combination))
+            self.waiting.extend(layout.add(self.search, combination))
 
 
 def tried(search: Plan) -> list[Tried]:

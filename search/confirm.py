@@ -9,7 +9,8 @@ from typing import Any
 from config import run_folder
 from config.space import Combination
 from search import jobs, plan
-from search.plan import Plan, Trial, confirmation, make_folder
+from search.layout import make_folder
+from search.plan import Plan, Trial, confirmation
 from utils import UserError, log
 
 
@@ -48,7 +49,7 @@ def to_confirm(search: Plan, seeds: int) -> tuple[Trial, ...]:
 
 def _finished(parent: Path) -> list[Path]:
     """The folders of all finished trials, those of confirmations too."""
-    folders = sorted(path.parent for path in parent.glob(f"*/{plan.SEARCH}"))
+    folders = sorted(path.parent for path in parent.glob(f"*/{run_folder.SEARCH}"))
     return [path for path in folders if plan.about(path) and jobs.look(path).state == "finished"]
 
 

@@ -18,7 +18,6 @@ from config.schema import Params
 from model.metric import greater_is_better
 from utils import UserError, printable, read_json
 
-SEARCH: Final = "search.json"
 NEVER_STARTED: Final = "not started"
 LOST: Final = "lost"
 DAMAGED: Final = "damaged"
@@ -189,7 +188,7 @@ _FILES: Final[dict[str, Callable[[Run, Any], None]]] = {
     run_folder.PARAMS: _take_params,
     run_folder.PARAMS_RESOLVED: _take_resolved,
     run_folder.STATUS: _take_status,
-    SEARCH: _take_search,
+    run_folder.SEARCH: _take_search,
     run_folder.HISTORY: _take_history,
     run_folder.ENVIRONMENT: _take_environment,
     run_folder.NET_SUMMARY: _take_summary,

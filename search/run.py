@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 
 import include
-from search import jobs, plan
+from search import jobs, layout
 from search.clusters import Cluster
 from search.confirm import to_confirm
 from search.engine import Engine
 from search.launchers import Environment, Launcher, Server, threads_per_slot
-from search.plan import Plan, lay_out, make_plan
+from search.layout import lay_out
+from search.plan import Plan, make_plan
 from search.plots import write_plots
 from search.samplers import SAMPLERS
 from search.table import write_results
@@ -75,7 +76,7 @@ def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> in
     lay_out(search, extend=options.extend, retry_failed=options.retry_failed)
     trials = search.trials if options.confirm is None else to_confirm(search, options.confirm)
     if options.retry_failed:
-        plan.clear(trials)
+        layout.clear(trials)
     total = search.total if trials is search.trials else len(trials)
     slots, at_a_time, launch = _place(search, options, total)
     log.info("%s: %d trainings, %s at a time", search.parent.path, total, at_a_time)

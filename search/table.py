@@ -10,14 +10,14 @@ from typing import Any, Final
 import numpy as np
 from tabulate import tabulate
 
-from config.run_folder import ENVIRONMENT, weights_name
+from config.run_folder import ENVIRONMENT, SEARCH, weights_name
 from reports.comparison import best_of
 from reports.intervals import Interval
 from reports.tables import csv_bytes
 from search.asked import options
 from search.collect import Comparison, canonical, collect
 from search.ranking import Row, ranking
-from search.read import SEARCH, Run
+from search.read import Run
 from search.words import brief, duration, escaped, plural, show
 from utils import printable, write_atomic
 

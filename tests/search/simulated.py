@@ -10,7 +10,8 @@ from typing import Any
 from config.run_folder import RunFolder
 from search.engine import Engine
 from search.launchers import Ended
-from search.plan import Plan, lay_out, make_plan
+from search.layout import lay_out
+from search.plan import Plan, make_plan
 from training.signals import Signals
 
 Curve = Callable[[dict[str, Any], int], float]  # params, epoch from 1 -> accuracy; nan: it diverges there

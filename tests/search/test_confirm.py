@@ -8,7 +8,8 @@ import pytest
 from config.run_folder import RunFolder
 from search.confirm import to_confirm
 from search.jobs import look
-from search.plan import about, lay_out, make_plan
+from search.layout import lay_out
+from search.plan import about, make_plan
 from search.table import write_results
 from tests.search.folders import experiment
 from tests.search.searches import search_folder

@@ -7,8 +7,9 @@ import pytest
 
 from config.run_folder import RunFolder
 from search import live
+from search.layout import lay_out
 from search.live import Board
-from search.plan import lay_out, make_plan
+from search.plan import make_plan
 from search.terminal import Redrawn
 from tests.search.searches import search_folder
 

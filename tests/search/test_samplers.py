@@ -15,7 +15,8 @@ from config.space import belongs, read_axes
 from search import agenda, samplers
 from search.agenda import tried
 from search.jobs import look
-from search.plan import add, lay_out, make_plan
+from search.layout import add, lay_out
+from search.plan import make_plan
 from search.samplers import SAMPLERS, Tried, propose
 from tests.search.searches import search_folder
 from tests.search.simulated import Trainings, killed_again_and_again, search

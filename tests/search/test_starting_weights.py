@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from search.plan import about, confirmation, lay_out, make_plan
+from search.layout import lay_out
+from search.plan import about, confirmation, make_plan
 from search.starting_weights import starting_weights
 from tests.search.folders import experiment
 from tests.search.searches import search_folder

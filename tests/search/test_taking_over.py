@@ -4,7 +4,8 @@ import pytest
 
 from config.run_folder import RunFolder
 from search.launchers import Ended
-from search.plan import about, lay_out, make_plan
+from search.layout import lay_out
+from search.plan import about, make_plan
 from tests.search.searches import search_folder
 from tests.search.simulated import Trainings, search
 from utils import Interrupted
