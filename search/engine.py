@@ -3,8 +3,9 @@
 import math
 import re
 import signal
+import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -54,6 +55,7 @@ class Engine:
         self.mark: dict[str, int] = {}
         self.failures: dict[str, str] = {}
         self.cancelled = 0  # trials that a person took out of a cluster's queue
+        self.dropped: set[str] = set()  # trials whose weights were removed
         self.went_well = any(jobs.look(trial.path).state in ("finished", "pruned") for trial in search.trials)
         self.lost = 0  # launchers, since a trial ended
         self.board = Board(search)
@@ -164,18 +166,31 @@ class Engine:
         return 0.0
 
     def _keep_weights(self, *, done: bool = False) -> None:
-        """Removes the weights that keep_weights does not ask for; those of pruned trials when no more will go on."""
-        kept = KEPT[self.search.settings.keep_weights]
+        """Removes the weights that keep_weights does not ask for; those of pruned trials when no more will go on.
+
+        Combinations rank by their means, as in the table, once all their seeds are there, and keep the weights of each.
+        """
+        kept, seeds = KEPT[self.search.settings.keep_weights], self.search.settings.seeds
         if kept is None:
             return
-        sign = 1 if self.search.greater else -1
-        scores = [(jobs.score(trial.path, self.search.metric), trial) for trial in self.board.finished()]
-        ranked = sorted(scores, key=lambda pair: (math.isnan(pair[0]), -sign * pair[0], pair[1].number))
-        for _, trial in ranked[kept:]:
-            jobs.drop_weights(trial.path)
-        for trial in self.search.trials if done else ():
-            if jobs.look(trial.path).state == "pruned":
+        groups = defaultdict[str, list[tuple[Trial, float]]](list)
+        for trial, score in self.board.finished():
+            if trial.seed <= seeds or not kept:  # what a confirmation trains beyond them is of the best
+                groups[repr(trial.combination)].append((trial, score))
+        whole = [group for group in groups.values() if done or len(group) == seeds or not kept]
+        whole.sort(key=self._rank)
+        unwanted = [trial for group in whole[kept:] for trial, _ in group]
+        if done:
+            unwanted += [trial for trial in self.search.trials if jobs.look(trial.path).state == "pruned"]
+        for trial in unwanted:
+            if trial.name not in self.dropped:
                 jobs.drop_weights(trial.path)
+                self.dropped.add(trial.name)
+
+    def _rank(self, group: Sequence[tuple[Trial, float]]) -> tuple[bool, float, int]:
+        """Of a combination's trials with their metrics, best first."""
+        mean = statistics.fmean(score for _, score in group)
+        return math.isnan(mean), -mean if self.search.greater else mean, min(trial.number for trial, _ in group)
 
     def _forget_running(self) -> None:
         for trial, slot in self.running.values():

@@ -29,9 +29,9 @@ class Board:
         self._screen = Redrawn()
         self._next = 0.0
 
-    def finished(self) -> list[Trial]:
-        """The trials that have finished."""
-        return [trial for trial, _ in self._scores.values()]
+    def finished(self) -> list[tuple[Trial, float]]:
+        """The trials that have finished, each with its metric."""
+        return list(self._scores.values())
 
     def best(self) -> Trial | None:
         """The finished trial with the best metric."""

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from config.run_folder import RunFolder
-from search import agenda, engine, run
+from search import agenda, engine, jobs, run
 from search.jobs import look
 from search.launchers import Ended, LauncherLost
 from search.plan import about
+from tests.search import simulated
 from tests.search.searches import search_folder
 from utils import BusyError, Interrupted, UserError
 
@@ -257,6 +258,30 @@ def test_a_trial_that_was_asked_to_stop_stays_stopped(trainings, parent):
 def test_whose_weights_stay(trainings, parent, keep, left):
     assert search(parent, f"search.keep_weights={keep}", slots=1) == 0
     assert [name for name in NAMES if (parent / name / "weights_best.safetensors").exists()] == left
+
+
+def weights_of(parent):
+    return sorted(path.parent.name for path in parent.glob("*/weights_best.safetensors"))
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", [0.01]), ("top3", [0.01, 0.001, 0.1]), ("none", [])])
+def test_weights_stay_of_what_is_best_in_the_mean_over_seeds(tmp_path, monkeypatch, keep, kept):
+    dropped = Counter()
+    monkeypatch.setattr(jobs, "drop_weights", lambda path, drop=jobs.drop_weights: (dropped.update([path]), drop(path)))
+    accuracy = {0.1: (0.9, 0.1), 0.01: (0.8, 0.7), 0.001: (0.6, 0.6), 0.0001: (0.2, 0.2)}
+    parent = search_folder(tmp_path / "x", {"learning_rate": RATES}, search={"seeds": 2, "keep_weights": keep})
+    simulated.search(parent, simulated.Trainings(lambda params, _: accuracy[params["learning_rate"]][params["seed"]]))
+    names = [f"learning_rate_{rate}" for rate in kept]
+    assert weights_of(parent) == sorted([*names, *(f"{name}-seed_2" for name in names)])
+    assert set(dropped.values()) == {1}
+
+
+@pytest.mark.parametrize("keep", ["best", "none"])
+def test_the_weights_of_a_confirmation_stay_unless_none_do(trainings, parent, keep):
+    for seeds in (None, 3, None):
+        assert search(parent, f"search.keep_weights={keep}", confirm=seeds) == 0
+    confirmed = [NAMES[0], f"{NAMES[0]}-seed_2", f"{NAMES[0]}-seed_3"]
+    assert weights_of(parent) == (confirmed if keep == "best" else [])
 
 
 def test_confirmation(trainings, parent):
