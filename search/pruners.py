@@ -134,9 +134,10 @@ class Halving:
 
 
 class Median:
-    """Ends a trial that is below the median of all others that came to the same epoch (Golovin et al. 2017).
+    """Ends a trial that is below the median of all others that came to the same epoch (Optuna's MedianPruner).
 
-    It has no more to say until `startup` others came there. The trial ends with the epoch that runs.
+    Unlike there, of the others too the best until that epoch counts. Nothing is judged until `startup` others came
+    there. The trial ends with the epoch that runs.
 
     Args:
         search: the plan.
@@ -159,8 +160,10 @@ class Median:
         return None
 
     def watch(self, running: Sequence[Trial]) -> None:
-        """Ends those that have fallen below the median."""
+        """Ends those that have fallen below the median, unless they are asked to end already."""
         for trial in running:
+            if (trial.path / run_folder.STOP).exists():
+                continue
             length, values = _length(self.search, trial), self.curves(trial.path)
             epoch = len(values)
             if not _grace(self.grace, REDUCTION, length) <= epoch < length - 1:

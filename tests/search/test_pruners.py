@@ -178,6 +178,23 @@ def test_median_leaves_the_last_epoch_alone(tmp_path):
     assert {look(t.path).state for t in plan.trials if len(make(plan).curves(t.path)) == 9} == {"finished"}
 
 
+@pytest.mark.parametrize("asked", [{}, {"epoch": 8}, {"epoch": 5, "by": "median"}])
+def test_median_leaves_what_was_asked_to_end(tmp_path, asked):
+    settings = {"name": "median", "startup": 1}
+    plan = search(folder(tmp_path, settings, hyper_search={"learning_rate": [0.2, 0.3, 0.1]}), Trainings(straight))
+    worst = min(plan.trials, key=lambda t: t.combination["learning_rate"])
+    history, stop = worst.path / "history.json", worst.path / "stop.json"
+    rows = json.loads(history.read_text())["epochs"][:5]
+    history.write_text(json.dumps({"epochs": rows}))
+    stop.unlink(missing_ok=True)
+    make(plan).watch([worst])
+    assert json.loads(stop.read_text())["by"] == "median"
+    stop.write_text(json.dumps(asked))
+    before = stop.stat().st_ino
+    make(plan).watch([worst])
+    assert (json.loads(stop.read_text()), stop.stat().st_ino) == (asked, before)
+
+
 def test_a_smaller_loss_is_better(tmp_path):
     plan = search(folder(tmp_path, "asha", search={"metric": "loss"}), Trainings(lambda p, e: -straight(p, e)))
     assert look(plan.parent.path / "learning_rate_0.01").state == "finished"
