@@ -159,7 +159,8 @@ def _connected(address: str | None) -> Any:
         os.environ.setdefault(name, value)
     ray = optional_import("ray", "ray")
     handlers = {number: signal.getsignal(number) for number in ASKED}
-    own: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    # "local" starts one, whatever other cluster was last seen on this machine.
+    own: dict[str, Any] = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
