@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from config import run_folder
 from config.schema import Pruner as Settings
+from config.space import probes
 from search import jobs
 from search.plan import Plan, Trial, about
 from utils import UserError, read_json
@@ -53,7 +54,7 @@ def make(search: Plan) -> Pruner | None:
     if asked is None:
         return None
     settings = Settings(name=asked) if isinstance(asked, str) else asked
-    longest = max((_length(search, trial) for trial in search.trials), default=search.params.num_epochs)
+    longest = _longest(search)
     late = longest - (settings.name == "median")  # which ends a trial after the epoch that runs
     if _grace(settings.grace, settings.reduction or REDUCTION, longest) >= late:
         raise UserError(f"{search.parent.params}: search.pruner judges nothing: no trial lasts longer than its grace")
@@ -182,6 +183,13 @@ PRUNERS: Final[dict[str, Callable[[Plan, Settings], Pruner]]] = {
 
 
 # --- ladders ---------------------------------------------------------------------------------------------------------
+
+
+def _longest(search: Plan) -> int:
+    """The epochs of the longest trial that there is or that may come."""
+    to_come = probes(search.axes, search.base) if search.to_come else []
+    combinations = [*(trial.combination for trial in search.trials), *to_come]
+    return max(int(combination.get("num_epochs", search.params.num_epochs)) for combination in combinations)
 
 
 def _length(search: Plan, trial: Trial) -> int:

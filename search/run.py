@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import include
-from search import jobs, layout
+from config.run_folder import RunFolder
+from search import jobs, layout, pruners
 from search.clusters import Cluster
 from search.confirm import to_confirm
 from search.engine import Engine
@@ -59,17 +60,19 @@ def run(parent_dir: Path, data_dir: Path, overrides: Sequence[str], options: Opt
         UserError: bad input, or the first trials all fail alike. BusyError: the search runs already.
         Interrupted: by a signal, after the trials have saved what they have; the same call continues.
     """
-    search = make_plan(parent_dir, overrides)
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such folder; the layout is data/<name>/train/<class>/<images>")
-    search.parent.lock()
+    parent = RunFolder(parent_dir)
+    parent.lock()  # before the plan, which an adaptive search reads from the folders
     try:
-        with logging_to(search.parent.file(LOG)):
-            signals = Signals(f"{search.parent.path}: stopped; the same command goes on")
+        search = make_plan(parent.path, overrides)
+        pruners.make(search)  # one that judges nothing is refused before a folder is made
+        with logging_to(parent.file(LOG)):
+            signals = Signals(f"{parent.path}: stopped; the same command goes on")
             with signals, signals.held():
                 return _run(search, data_dir, options, signals)
     finally:
-        search.parent.unlock()
+        parent.unlock()
 
 
 def _run(search: Plan, data_dir: Path, options: Options, signals: Signals) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from config.run_folder import RunFolder
 from config.schema import Pruner
-from search import agenda
+from search import agenda, run
 from search.jobs import look
 from search.plan import make_plan
 from search.pruners import PRUNERS, bracket, make
@@ -237,6 +237,23 @@ def test_a_pruner_that_could_judge_nothing_is_refused(tmp_path):
     for pruner in ("asha", {"name": "median", "grace": 4}):
         with pytest.raises(UserError, match="judges nothing: no trial lasts longer than its grace"):
             make(make_plan(folder(tmp_path, pruner, num_epochs=1 if pruner == "asha" else 5)))
+
+
+def test_the_longest_trial_to_come_is_long_enough(tmp_path):
+    space = {"learning_rate": {"low": 0.01, "high": 0.1}}
+    adaptive = {"num_epochs": 1, "search": {"method": "cmaes", "trials": 4}}
+    for epochs in ([9, 27], {"low": 1, "high": 27, "int": True}):
+        parent = folder(tmp_path, "asha", hyper_search=space | {"num_epochs": epochs}, **adaptive)
+        assert make(make_plan(parent)).name == "asha"
+    with pytest.raises(UserError, match="judges nothing"):
+        make(make_plan(folder(tmp_path, "asha", hyper_search=space | {"num_epochs": [1]}, **adaptive)))
+
+
+def test_a_pruner_that_could_judge_nothing_is_refused_before_a_folder_is_made(tmp_path):
+    parent = folder(tmp_path, "asha", num_epochs=1)
+    with pytest.raises(UserError, match="judges nothing"):
+        run.run(parent, tmp_path, [], run.Options([{}]))
+    assert [path.name for path in parent.iterdir() if path.is_dir()] == []
 
 
 def test_every_pruner_of_the_schema_is_there():
