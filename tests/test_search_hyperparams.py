@@ -9,7 +9,10 @@ import pytest
 
 import include
 import search_hyperparams
+from config.run_folder import RunFolder
+from search import run
 from tests.search.searches import search_folder
+from utils import BusyError, UserError
 
 
 def search(parent, data, *options):
@@ -27,7 +30,21 @@ def test_bad_input_is_told_in_one_line(tiny_data, tmp_path, capsys):
     search_folder(parent, {"learning_rat": [0.01]})
     assert search(parent, tiny_data) == 2
     assert 'did you mean "learning_rate"' in capsys.readouterr().err
-    assert [path.name for path in parent.iterdir()] == ["params.json"]
+    assert sorted(path.name for path in parent.iterdir()) == [".lock", "params.json"]
+
+
+def test_a_search_is_planned_by_one_process_at_a_time(tiny_data, tmp_path, monkeypatch, capsys):
+    parent = search_folder(tmp_path / "x", {"learning_rate": [0.01]})
+
+    def make_plan(path, overrides):
+        with pytest.raises(BusyError):
+            RunFolder(path).lock()
+        raise UserError("planned alone")
+
+    monkeypatch.setattr(run, "make_plan", make_plan)
+    assert search(parent, tiny_data) == 2
+    assert capsys.readouterr().err == "planned alone\n"
+    RunFolder(parent).lock()  # it is free again
 
 
 def test_help_lists_what_can_be_overridden(capsys):
