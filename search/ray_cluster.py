@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -71,6 +72,7 @@ class Ray:
             LauncherLost: when the cluster is no more.
         """
         if not self._running:
+            time.sleep(seconds)
             return []
         try:
             self._ray.wait(list(self._running), num_returns=1, timeout=seconds)

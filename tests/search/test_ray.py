@@ -4,10 +4,13 @@ import importlib.util
 import re
 import signal
 import sys
+import time
+from unittest.mock import MagicMock
 
 import pytest
 
 import include
+from search import ray_cluster
 from search.plan import make_plan
 from search.ray_cluster import Ray
 from tests.search.searches import search_folder
@@ -76,6 +79,17 @@ def test_what_cannot_be_had(search, tmp_path):
 
     assert refused("--gpus_per_trial", "99") == "no machine of the Ray cluster has 1 cores and 99 GPUs for a training\n"
     assert re.fullmatch(r"--ray_address auto: .*\n", refused("--ray_address", "auto"))
+
+
+def test_with_nothing_running_a_wait_takes_its_time(monkeypatch):
+    """Else a search whose next trial has to wait would keep a core busy."""
+    machine = {"Alive": True, "Resources": {"CPU": 1}}
+    ray = MagicMock(**{"nodes.return_value": [machine]})
+    monkeypatch.setattr(ray_cluster, "optional_import", lambda *_: ray)
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert Ray().wait(0.5) == []
+    assert slept == [0.5]
 
 
 def test_without_ray(monkeypatch):
