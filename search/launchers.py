@@ -1,5 +1,6 @@
 """Where trainings run: what starts them, asks how they ended, and can stop them."""
 
+import itertools
 import json
 import os
 import select
@@ -210,10 +211,12 @@ def slots(jobs: int | None, gpus: str, jobs_per_gpu: int) -> list[Environment]:
         jobs_per_gpu: trainings that share a GPU.
 
     Raises:
-        UserError: when gpus is none of these.
+        UserError: when gpus is none of these, or there is no GPU to share.
     """
     devices = _devices(gpus)
     if not devices:
+        if jobs_per_gpu > 1:
+            raise UserError(f"--jobs_per_gpu {jobs_per_gpu}: no GPU is used here; --jobs says how many train at a time")
         return [{"CUDA_VISIBLE_DEVICES": ""}] * (jobs or min(cores(), MOST_CPU_SLOTS))
     shared = [{"CUDA_VISIBLE_DEVICES": device} for _ in range(jobs_per_gpu) for device in devices]
     return [shared[index % len(shared)] for index in range(jobs or len(shared))]
@@ -236,11 +239,13 @@ def _devices(gpus: str) -> list[str]:
         return []
     if gpus != "auto":
         numbers = [number.strip() for number in gpus.split(",")]
-        if not all(numbers):
+        if not all(map(str.isdecimal, numbers)):
             raise UserError(f"--gpus {gpus}: it must be auto, cpu, or numbers as in 0,1")
         return numbers
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [device for device in visible.split(",") if device]
+        return list(
+            itertools.takewhile(lambda device: device not in ("", "-1"), visible.split(","))
+        )  # as CUDA reads it
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True

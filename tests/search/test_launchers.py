@@ -36,8 +36,22 @@ def test_gpus_are_shared_out(eight_cores):
     assert numbers(slots(None, "0,3", 1)) == ["0", "3"]
     assert numbers(slots(None, "0,3", 2)) == ["0", "3", "0", "3"]
     assert numbers(slots(3, "0,1", 2)) == ["0", "1", "0"]
-    with pytest.raises(UserError, match="must be auto, cpu, or numbers"):
-        slots(None, "0,,1", 1)
+    for wrong in ("0,,1", "-1", "gpu0"):
+        with pytest.raises(UserError, match="must be auto, cpu, or numbers"):
+            slots(None, wrong, 1)
+
+
+@pytest.mark.parametrize(("visible", "seen"), [("-1", []), ("2,-1,3", ["2"]), ("GPU-1f,MIG-2a", ["GPU-1f", "MIG-2a"])])
+def test_minus_one_ends_what_is_visible(eight_cores, monkeypatch, visible, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert numbers(slots(None, "auto", 1)) == (seen or [""] * 8)
+
+
+def test_without_a_gpu_there_is_none_to_share(eight_cores, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for gpus in ("cpu", "auto"):
+        with pytest.raises(UserError, match=r"^--jobs_per_gpu 2: no GPU is used here; --jobs says how many"):
+            slots(4, gpus, 2)
 
 
 def test_auto_takes_what_is_visible(eight_cores, monkeypatch, tmp_path):
