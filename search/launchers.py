@@ -105,12 +105,9 @@ class Server:
         self._buffer = b""
 
     def wrong(self, params: Path, combinations: Sequence[Combination]) -> list[str]:
-        """What is wrong with the trials of a search, as far as only torch knows it; waits until the server is up.
-
-        Without torch in the server, to be told by the trials themselves.
-        """
+        """What is wrong with the trials of a search, as far as only torch knows it; waits until the server is up."""
         if self._spawn:
-            return []
+            return wrong_here(params, combinations)  # this one goes without torch
         self._ask({"check": str(params), "combinations": list(combinations)})
         while True:
             for answer in self._answers(None):

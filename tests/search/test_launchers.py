@@ -1,4 +1,4 @@
-"""Slots, and what each training may use."""
+"""Slots, what each training may use, and what is asked of a server before any training."""
 
 import os
 import stat
@@ -6,7 +6,8 @@ import stat
 import pytest
 
 from search import launchers
-from search.launchers import slots, threads_per_slot
+from search.launchers import Server, slots, threads_per_slot
+from tests.search.searches import search_folder
 from utils import UserError
 
 
@@ -67,3 +68,13 @@ def test_auto_takes_what_is_visible(eight_cores, monkeypatch, tmp_path):
     assert numbers(slots(None, "auto", 1)) == ["0", "1"]
     program.write_text("#!/bin/sh\nexit 9\n")
     assert numbers(slots(1, "auto", 1)) == [""]
+
+
+def test_names_are_looked_up_before_trainings_are_spawned(tmp_path):
+    parent = search_folder(tmp_path / "x", {"arch": ["resnet18", "resnet81"]}, arch="resnet18")
+    server = Server(1, spawn=True)
+    try:
+        (problem,) = server.wrong(parent / "params.json", [{"arch": "resnet18"}, {"arch": "resnet81"}])
+    finally:
+        server.close()
+    assert "resnet81" in problem
