@@ -240,9 +240,8 @@ def _devices(gpus: str) -> list[str]:
             raise UserError(f"--gpus {gpus}: it must be auto, cpu, or numbers as in 0,1")
         return numbers
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return list(
-            itertools.takewhile(lambda device: device not in ("", "-1"), visible.split(","))
-        )  # as CUDA reads it
+        devices = visible.split(",")
+        return list(itertools.takewhile(lambda device: device not in ("", "-1"), devices))  # as CUDA reads it
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True
