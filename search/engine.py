@@ -1,4 +1,4 @@
-"""Runs a search: keeps the slots filled until no trial is left. Whatever it knows, the folders know too."""
+"""Runs a search: keeps the slots filled until no trial is left. What a later start has to know is in the folders."""
 
 import math
 import re
@@ -161,8 +161,9 @@ class Engine:
         further = jobs.progress_mark(trial.path) != self.mark[trial.name]
         self.in_vain[trial.name] = 0 if further else self.in_vain[trial.name] + 1
         if self.in_vain[trial.name] >= MOST_IN_VAIN:
-            jobs.fail(trial.path, "oom" if ended.code == -signal.SIGKILL else "error",
-                      f"killed {MOST_IN_VAIN} times by signal {-ended.code} without getting further")  # fmt: skip
+            number = abs(ended.code) % 128  # -15 where the signal ended it, 143 where it saved before
+            said = f"killed {MOST_IN_VAIN} times by signal {number} without getting further"
+            jobs.fail(trial.path, "oom" if number == signal.SIGKILL else "error", said)
         return 0.0
 
     def _keep_weights(self, *, done: bool = False) -> None:

@@ -121,10 +121,10 @@ def _stop_request(path: Path) -> dict[str, Any] | None:
 
 def take_note(path: Path, ended: Ended) -> None:
     """Writes a trial's failure into status.json where train.py itself could not."""
-    refused = 0 < ended.code < 128 and ended.code != 3
+    refused = ended.oom or (0 < ended.code < 128 and ended.code != 3)
     if refused and look(path).state not in ("failed", "finished", "pruned", "running"):
         lines = ended.errors.strip().splitlines() or ["it ended without a word"]
-        reason = "invalid" if ended.code == 2 else "error"
+        reason = "oom" if ended.oom else "invalid" if ended.code == 2 else "error"
         fail(path, reason, printable(lines[0 if ended.code == 2 else -1]))
 
 

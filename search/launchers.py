@@ -32,12 +32,14 @@ class Ended(NamedTuple):
         code: exit code; negative: the signal.
         errors: the end of what it said on stderr.
         cancelled: whether a person took it out of the queue: it is not to be started again.
+        oom: whether it was ended for the memory it took; `errors` then says so.
     """
 
     name: str
     code: int
     errors: str
     cancelled: bool = False
+    oom: bool = False
 
 
 class LauncherLost(Exception):

@@ -63,7 +63,7 @@ class Trainings:
         self.started.append(name)
         folder = RunFolder(Path(arguments[arguments.index("--model_dir") + 1]))
         does = self.script[name].pop(0) if self.script.get(name) else "finish"
-        code, errors = 0, ""
+        code, errors, oom = 0, "", does == "exceed memory"
         if does == "finish":
             folder.set_state("finished")
             value = json.loads(folder.params.read_text())["learning_rate"]
@@ -72,11 +72,14 @@ class Trainings:
                 ("weights_best.safetensors", 0),
             ):
                 folder.write_json(file, content)
-        elif does in ("kill", "get further"):
+        elif does in ("kill", "terminate", "get further"):
             folder.set_state("running")
-            code = -9
+            code = 143 if does == "terminate" else -9
             if does == "get further":
                 folder.write("checkpoint.pt", str(len(self.started)).encode())
+        elif oom:
+            folder.set_state("running")
+            code, errors = -9, "too much memory"
         elif does == "refuse":
             code, errors = 2, "params.json: wrong\nand more\n"
         elif does == "crash":
@@ -88,7 +91,7 @@ class Trainings:
             reason, _, message = does.partition(":")
             folder.set_state("failed", reason=reason, message=message or name)
             code = 4
-        self.running.append(Ended(name, code, errors))
+        self.running.append(Ended(name, code, errors, oom=oom))
         self.most = max(self.most, len(self.running))
 
     def wait(self, seconds):
@@ -151,11 +154,19 @@ def test_a_killed_trial_goes_on_and_that_is_no_retry(trainings, parent):
     assert Counter(trainings.started) == {NAMES[0]: 6, NAMES[1]: 31, NAMES[2]: 1, NAMES[3]: 1}
 
 
-def test_a_trial_that_is_killed_in_vain_fails_in_the_end(trainings, parent):
-    trainings.script = {NAMES[0]: ["kill"] * 1000}
-    assert search(parent) == 1
+@pytest.mark.parametrize(("way", "number"), [("kill", 9), ("terminate", 15)])
+def test_a_trial_that_is_killed_in_vain_fails_in_the_end(trainings, parent, way, number):
+    trainings.script = {NAMES[0]: [way] * 1000}
+    assert search(parent, "search.retries=0") == 1
     assert trainings.started.count(NAMES[0]) == engine.MOST_IN_VAIN
-    assert "killed 10 times by signal 9" in look(parent / NAMES[0]).message
+    assert f"killed 10 times by signal {number} without" in look(parent / NAMES[0]).message
+
+
+def test_a_trial_that_a_cluster_ended_for_its_memory_is_not_tried_again(trainings, parent):
+    trainings.script = {NAMES[0]: ["exceed memory"] * 9}
+    assert search(parent) == 1
+    assert sorted(trainings.started) == sorted(NAMES)
+    assert look(parent / NAMES[0]) == ("failed", "oom", "too much memory")
 
 
 def test_what_train_py_could_not_note_is_noted(trainings, parent):
@@ -219,7 +230,7 @@ def test_a_lost_server_is_started_anew_but_not_for_ever(trainings, parent):
         search(more)
 
 
-def test_a_signal_stops_the_trials_and_starts_no_more(trainings, parent):
+def test_a_numberstops_the_trials_and_starts_no_more(trainings, parent):
     trainings.on_wait = lambda: signal.raise_signal(signal.SIGTERM) if not trainings.signals else None
     trainings.script = {NAMES[0]: ["kill"]}
     with pytest.raises(Interrupted, match="the same command goes on") as caught:

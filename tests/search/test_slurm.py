@@ -16,8 +16,11 @@ import pytest
 
 import include
 from search import slurm as engine
+from search import slurm_commands
+from search.launchers import Ended
 from search.plan import make_plan
 from search.slurm import Slurm
+from search.slurm_commands import Task
 from tests.search.searches import search_folder
 from tests.search.slurm_cluster import LONGEST_ARRAY
 from tests.search.stand_in import EPOCHS
@@ -211,7 +214,7 @@ def test_before_its_time_is_up_it_saves(parent, endless, monkeypatch):
     monkeypatch.setattr(engine, "SECONDS_TO_SAVE", 57)
     launcher = Slurm(parent, sbatch="-t 1")
     begin(launcher, parent, "a")
-    assert ends(launcher, 1)["a"][1:] == (-signal.SIGTERM, "", False)
+    assert ends(launcher, 1)["a"] == Ended("a", -signal.SIGTERM, "")
     assert states(parent, "a") == "s"
 
 
@@ -408,6 +411,25 @@ def test_true_trainings_that_are_cancelled_end_as_if_they_were_not(search, slurm
     assert [log.read_text().count("continuing after") for log in logs] == [2, 2]
     for name in names:
         assert outcome(parent / name) == outcome(alone / name)
+
+
+def test_out_of_memory_is_the_first_ones_fault(tmp_path, monkeypatch):
+    """As with cgroups, which the cluster of these tests does not have."""
+    tasks = {}
+
+    def submit(options, script):
+        name = next(option for option in options if option.startswith("--job-name=")).removeprefix("--job-name=")
+        tasks[name, "0"] = Task("7", "OUT_OF_MEMORY")
+        return "7"
+
+    for name, answer in (("submit", submit), ("queue", lambda names: tasks), ("longest_array", lambda: 8)):
+        monkeypatch.setattr(slurm_commands, name, answer)
+    launcher = Slurm(tmp_path, pack=2)
+    begin(launcher, tmp_path, "ab")
+    first, second = launcher.wait(0)
+    assert (first.name, first.oom) == ("a", True)
+    assert first.errors == "its job took more memory than it was given; --sbatch '--mem=…' asks for more"
+    assert (second.name, second.code, second.oom) == ("b", -signal.SIGTERM, False)
 
 
 def test_without_slurm(tmp_path, monkeypatch):
