@@ -1,6 +1,6 @@
 """What one run is: every key of params.json, with its type, default, bounds and meaning."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,8 @@ import include
 from utils import did_you_mean, to_json, write_atomic
 
 MOST_GROUPS = 64
+# Keys that change how fast a run goes or what is said of it, not what is learned.
+FREE_KEYS: Final = frozenset({"about", "cache", "cache_gigabytes", "checkpoint_minutes", "num_workers"})
 
 
 def _flag(value: Any) -> Any:

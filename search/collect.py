@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from config import run_folder
+from config.schema import FREE_KEYS
 from search.asked import asked
 from search.read import DEFAULTS, Run, greater, read_run
 from utils import UserError, did_you_mean, printable
 
 # What says how or where a run was computed, or follows from the rest: no difference between settings.
-NOT_VARIED: Final = frozenset(
-    ("about", "bs_test", "cache", "cache_gigabytes", "checkpoint_minutes", "hyper_search", "n_clas", "num_workers",
-     "save_summary_steps", "search", "seed")
-)  # fmt: skip
+NOT_VARIED: Final = FREE_KEYS | {"bs_test", "hyper_search", "n_clas", "save_summary_steps", "search", "seed"}
 NO_EXPERIMENTS: Final = (run_folder.CODE, run_folder.REPORT)
 
 

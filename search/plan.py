@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from config import run_folder, strict_json
 from config.load import load_params
 from config.run_folder import RunFolder
-from config.schema import Params, Search
+from config.schema import FREE_KEYS, Params, Search
 from config.space import (
     Axis,
     Combination,
@@ -29,9 +29,6 @@ from search.samplers import SAMPLERS
 from search.starting_weights import starting_weights
 from search.strategies import STRATEGIES
 from utils import UserError, printable, read_json, to_json, write_atomic
-
-# They change no result.
-FREE_KEYS: Final = ("$schema", "about", "num_workers", "cache", "cache_gigabytes", "checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ class Plan:
 
 def decisive(params: Mapping[str, Any]) -> dict[str, Any]:
     """Without what changes no result."""
-    return {key: value for key, value in params.items() if key not in FREE_KEYS}
+    return {key: value for key, value in params.items() if key not in FREE_KEYS | {"$schema"}}
 
 
 def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:

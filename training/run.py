@@ -13,7 +13,7 @@ import torch
 
 from config import run_folder
 from config.run_folder import RunFolder
-from config.schema import Params
+from config.schema import FREE_KEYS, Params
 from images.folder import check_headers, fingerprint, scan
 from model.metric import accuracy
 from training import checkpoint, environment
@@ -28,10 +28,7 @@ from training.recorder import Learns, Recorder, Witness
 from training.signals import Signals
 from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to, printable
 
-# Keys that may differ when a run is continued: they change how fast it goes or what is said of it, not what is learned.
-NEUTRAL: Final = frozenset(
-    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "cuda", "hyper_search", "num_workers", "search"}
-)
+NEUTRAL: Final = FREE_KEYS | {"cuda", "hyper_search", "search"}  # may differ when a run is continued
 
 
 def run(
