@@ -133,6 +133,16 @@ def test_every_trial_once_and_no_more_than_the_slots_at_a_time(trainings, parent
     assert trainings.started == NAMES
 
 
+def test_a_fault_of_all_trials_is_put_right_and_the_failed_ones_go_on(trainings, parent):
+    trainings.script = {name: ["oom:too large"] for name in NAMES[:3]}
+    with pytest.raises(UserError, match="the first 3 trials all failed: too large; put it right, then --retry_failed"):
+        search(parent, slots=1)
+    search_folder(parent, {"learning_rate": RATES}, batch_size=2)
+    assert search(parent, retry_failed=True) == 0
+    assert states(parent) == ["finished"] * 4
+    assert {json.loads((parent / name / "params.json").read_text())["batch_size"] for name in NAMES} == {2}
+
+
 def test_retries_are_counted_in_the_folder(trainings, parent):
     trainings.script = {NAMES[1]: ["error"] * 9, NAMES[2]: ["oom"], NAMES[3]: ["error", "finish"]}
     assert search(parent) == 1
