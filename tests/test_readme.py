@@ -52,7 +52,7 @@ def test_options_exist(capsys):
     known = set(re.findall(r"--[a-z][a-z_]+", helps))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z_]+", "".join(document.read_text() for document in DOCUMENTS)))
     assert len(named) > 15
-    assert named - known <= {"--group", "--head"}  # pip's, ray's
+    assert named - known <= {"--group", "--head", "--mem"}  # pip's, ray's, sbatch's
 
 
 def test_examples_of_params_are_valid(tmp_path):

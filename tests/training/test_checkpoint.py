@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import pickle
 import random
 
@@ -188,6 +189,32 @@ def test_nothing_seen_survives_too():
     after.add(torch.ones(1, 2), torch.ones(1), 1.0)
     after.load_state_dict(checkpoint.decode(checkpoint.encode(Seen().state_dict())))
     assert after == Seen()
+
+
+def gathered(*processes):
+    """What the processes have seen, as the first and the others hold it after gathering."""
+    sent = []
+    for seen in processes:
+        seen.gather(lambda tensors: sent.append(tensors) or [])
+    first = Seen()
+    first.gather(lambda _: sent)
+    return first, processes[1:]
+
+
+def test_what_all_have_seen_is_gathered_in_the_first():
+    one, two, nothing = Seen(), Seen(), Seen()
+    one.add(torch.tensor([[1.0, 2.0]]), torch.tensor([1]), 0.5)
+    two.add(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 1]), 2.0)
+    two.add(torch.tensor([[7.0, 8.0]]), torch.tensor([0]), 1.0)
+    first, others = gathered(one, two, nothing)
+    logits, labels = first.outputs()
+    assert logits.tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]
+    assert labels.tolist() == [1, 0, 1, 0]
+    assert first.images == 4
+    assert first.loss == pytest.approx((0.5 + 2 * 2.0 + 1.0) / 4)
+    for other in others:
+        assert other == Seen()
+    assert math.isnan(Seen().loss)
 
 
 def test_a_saved_history_does_not_follow_the_running_one():
