@@ -61,7 +61,7 @@ def test_tpe_with_asha_ends_whatever_is_killed(kills, trials, stand_in_root, tmp
     settings = {"method": "tpe", "trials": trials, "pruner": "asha"}
     space = {"learning_rate": {"low": 0.1, "high": 1.0}, "ps": {"low": 0.0, "high": 0.5}}
     parent = search_folder(tmp_path / "x", space, num_epochs=EPOCHS, search=settings)
-    hit = harass(parent, tmp_path, kills, random.Random(kills), root=stand_in_root)
+    hit = harass(parent, tmp_path, kills, random.Random(kills), pause=0.5, root=stand_in_root)
     assert hit.total() == kills
     assert set(hit) == {"driver", "training", "server"}
     plan = make_plan(parent)
@@ -95,7 +95,7 @@ def test_true_trainings_with_tpe_and_asha_whatever_is_killed(kills, tiny_data, t
     settings = {"method": "tpe", "trials": 12, "pruner": {"name": "asha", "grace": 2, "reduction": 2}}
     space = {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "ps": {"low": 0.0, "high": 0.5}}
     parent = search_folder(tmp_path / "x", space, num_epochs=6, search=settings)
-    hit = harass(parent, tiny_data, kills, random.Random(kills))
+    hit = harass(parent, tiny_data, kills, random.Random(kills), pause=3)
     assert hit.total() == kills
     plan = make_plan(parent)
     assert len(plan.trials) == 12

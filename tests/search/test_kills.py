@@ -57,7 +57,7 @@ def wait_for(condition) -> None:
 
 
 def harass(
-    parent: Path, data: Path, kills: int, chance: random.Random, *options: str, root: Path = include.ROOT
+    parent: Path, data: Path, kills: int, chance: random.Random, *options: str, pause: float, root: Path = include.ROOT
 ) -> Counter[str]:
     """Runs the search to its end; until then kills one part of it after the other. Returns how many of each kind."""
     hit: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def harass(
     while driver.poll() is None:
         if hit.total() < kills:
             wait_for(lambda: driver.poll() is not None or len(descendants(driver.pid)) > 1)  # noqa: B023
-            time.sleep(chance.uniform(0, 0.5 if root != include.ROOT else 3))
+            time.sleep(chance.uniform(0, pause))
             below = descendants(driver.pid)
             seen |= set(below)
             kind = kinds[hit.total() % len(kinds)]
@@ -94,7 +94,7 @@ def harass(
 )
 def test_every_trial_ends_once_whatever_is_killed(kills, rates, options, stand_in_root, tmp_path):
     parent = search_folder(tmp_path / "x", {"learning_rate": [n / 1000 for n in range(1, rates + 1)]})
-    hit = harass(parent, tmp_path, kills, random.Random(kills), *options, root=stand_in_root)
+    hit = harass(parent, tmp_path, kills, random.Random(kills), *options, pause=0.5, root=stand_in_root)
     assert hit.total() == kills
     assert set(hit) == {"driver", "training", "server"}
     repeated = 0
@@ -131,7 +131,7 @@ def test_ctrl_c(times, stand_in_root, tmp_path):
 RANGES = {"learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "ps": {"low": 0, "high": 0.5}}
 # How often it is killed, how many trials of how many epochs it has, its hyper_search and its search.
 SEARCHES = {
-    "sample": (3, 2, 2, {"learning_rate": [0.01, 0.001]}, {}),
+    "sample": (3, 2, 8, {"learning_rate": [0.01, 0.001]}, {}),
     "grid": (24, 12, 5, {"learning_rate": [0.01, 0.001], "ps": [0, 0.5]}, {"seeds": 3}),
     "random": (24, 12, 5, RANGES, {"method": "random", "trials": 12}),
     "tpe with asha": (24, 12, 9, RANGES, {"method": "tpe", "trials": 12, "pruner": "asha"}),
@@ -145,7 +145,8 @@ SEARCHES = {
 def test_true_trainings_finish_once_whatever_is_killed(name, tiny_data, tmp_path):
     kills, count, epochs, hyper_search, search = SEARCHES[name]
     parent = search_folder(tmp_path / "x", hyper_search, num_epochs=epochs, search=search)
-    hit = harass(parent, tiny_data, kills, random.Random(kills))
+    # shorter than a training, so that the search is not over before the last kill
+    hit = harass(parent, tiny_data, kills, random.Random(kills), pause=1 if name == "sample" else 3)
     print(f"{name}: killed {dict(hit)}")
     assert hit.total() == kills
     trials = make_plan(parent).trials
