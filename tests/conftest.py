@@ -3,6 +3,7 @@
 import csv
 import itertools
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image
 import include
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and what it starts, ignores Ctrl-C
 
 TINY_CLASSES = ("apple", "bee", "cloud")
 TINY_COUNTS = {"train": 8, "valid": 4, "test": 4}  # images per class
