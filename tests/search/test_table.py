@@ -268,7 +268,9 @@ def seconds():
 from search.table import write_results
 start = seconds()
 write_results(sys.argv[1])
-megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+status = pathlib.Path("/proc/self/status")  # on Linux ru_maxrss counts the process that started this one, too
+peak = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+megabytes = int(peak[0].split()[1]) / 2**10 if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 written = seconds()
 for path in pathlib.Path(sys.argv[1]).rglob("*.json"):
     json.loads(path.read_text())
