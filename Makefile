@@ -53,7 +53,8 @@ format: $(VENV)/stamp  ## format the code
 
 lock:  ## resolve pyproject.toml into requirements.lock for every platform (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-		--group dev --extra timm --extra optuna --extra ray pyproject.toml -o requirements.lock
+		--group dev --extra timm --extra optuna --extra ray --extra export --extra tensorboard --extra mlflow \
+		pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches, never data or experiments
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -9,6 +9,8 @@ import json
 import logging
 import math
 import os
+import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -337,3 +339,14 @@ def progress(items: Iterable[T], what: str, total: int | None = None, initial: i
 
     silent = log.disabled or None  # None: unless on a terminal
     return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=silent)
+
+
+def peak_memory_mb(status: Path = Path("/proc/self/status")) -> float:
+    """The most memory that this process has held, in units of 2**20 bytes.
+
+    Args:
+        status: what Linux says of this process. getrusage counts there what started it, too, until it was replaced.
+    """
+    if status.exists() and (peak := re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)):
+        return int(peak[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -13,7 +13,7 @@ from typing import Final
 import include
 from search import agenda, jobs, plan
 from search.agenda import Agenda
-from search.launchers import Ended, Environment, Launcher, LauncherLost
+from search.launchers import POLL_SECONDS, Ended, Environment, Launcher, LauncherLost
 from search.live import Board
 from search.plan import Plan, Trial
 from training.signals import Signals
@@ -22,7 +22,6 @@ from utils import Interrupted, UserError, log
 ALIKE: Final = 3  # first failures with one message: the fault is not the trial's
 MOST_IN_VAIN: Final = 10  # times a trial may be killed without getting further
 MOST_LOST: Final = 5  # launchers lost without a trial that ended in between
-POLL_SECONDS: Final = 0.5
 KEPT: Final = {"all": None, "best": 1, "top3": 3, "none": 0}  # how many of the best keep their weights
 
 

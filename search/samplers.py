@@ -13,10 +13,8 @@ import numpy as np
 
 from config.schema import Search
 from config.space import Axis, Choices, Combination, Range, combined, same
-from search.strategies import randomly, sobol
+from search.strategies import Base, randomly, sobol
 from utils import UserError, optional_import
-
-Base = Mapping[str, Any]
 
 FIRST: Final = 10  # combinations of tpe and gp that are spread evenly
 MOST_ASKED: Final = 10  # times a sampler may propose what was tried before

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 import stat
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 import include
 import utils
-from utils import BusyError, Interrupted, TrainingFault, UserError, log, logging_to, write_atomic
+from utils import BusyError, Interrupted, TrainingFault, UserError, log, logging_to, peak_memory_mb, write_atomic
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -456,6 +457,25 @@ def test_a_wrong_log_call_is_not_blamed_on_the_disk(tmp_path: Path, capsys: pyte
     assert out == "goes on\n"
     assert err.count("Message: 'a number: %d'") == 2  # once for the terminal, once for the file
     assert "goes on" in (tmp_path / "train.log").read_text(encoding="utf-8")
+
+
+def test_peak_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = tmp_path / "status"
+    status.write_text("VmPeak:\t    9999 kB\nVmHWM:\t    3072 kB\nVmRSS:\t    1024 kB\n")
+    assert peak_memory_mb(status) == 3.0
+    status.write_text("VmRSS:\t    1024 kB\n")  # as some sandboxes have it
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    monkeypatch.setattr(resource, "getrusage", lambda who: {resource.RUSAGE_SELF: usage}[who])
+    for platform, unit in (("linux", 2**10), ("darwin", 2**20)):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert peak_memory_mb(status) == peak_memory_mb(tmp_path / "absent") == usage.ru_maxrss / unit
+
+
+def test_peak_memory_is_not_that_of_what_started_the_process() -> None:
+    large = b"x" * 300 * 2**20
+    code = "from utils import peak_memory_mb; print(peak_memory_mb())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=include.ROOT, capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < len(large) / 2**20
 
 
 def test_progress_is_quiet_off_terminal(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -22,7 +20,7 @@ from training.curves import plot_history, show_history
 from training.evaluation import Predictions
 from training.processes import Processes
 from training.signals import Signals
-from utils import Interrupted, UserError, log, printable, read_json
+from utils import Interrupted, UserError, log, peak_memory_mb, printable, read_json
 
 
 class Learns(Protocol):
@@ -200,7 +198,7 @@ def epoch_row(state: Progress, rates: list[float], train: dict[str, float], vali
         "learning_rate": rates,
         "seconds": round(state.epoch_seconds, 3),
         "images_per_second": round(state.seen.images / max(state.epoch_seconds, 1e-9), 1),
-        "memory_mb": round(_peak_memory_mb(), 1),
+        "memory_mb": round(_memory_mb(), 1),
     }
 
 
@@ -233,11 +231,8 @@ def _rank(metric: str, values: dict[str, float]) -> tuple[float, float]:
     return (-math.inf if math.isnan(value) else value, -values["loss"])
 
 
-def _peak_memory_mb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+def _memory_mb() -> float:
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory_mb()
 
 
 def _listed(values: dict[str, float]) -> str:

@@ -266,11 +266,10 @@ def seconds():
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 from search.table import write_results
+from utils import peak_memory_mb
 start = seconds()
 write_results(sys.argv[1])
-status = pathlib.Path("/proc/self/status")  # on Linux ru_maxrss counts the process that started this one, too
-peak = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
-megabytes = int(peak[0].split()[1]) / 2**10 if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+megabytes = peak_memory_mb()
 written = seconds()
 for path in pathlib.Path(sys.argv[1]).rglob("*.json"):
     json.loads(path.read_text())
