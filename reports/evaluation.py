@@ -1,35 +1,27 @@
 """A finished experiment on one split: outputs, metrics with intervals, and the first reports."""
 
-import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import Tensor
 
 from config import run_folder
-from config.load import load_params
 from config.run_folder import RunFolder
-from config.schema import Params
-from images.folder import DataFolder, check_headers, fingerprint, scan
+from images.folder import DataFolder, check_headers, scan
 from model.data_loader import Loader, fetch_dataloader
 from model.loss import make_loss
 from model.metric import compute, metrics, predictions
-from model.net import build_net
-from model.weights_file import first_line
 from reports.classification import classification_report, metrics_table
 from reports.confusion import confusion_csv, confusion_figure, confusion_matrix
 from reports.intervals import Interval, intervals
 from reports.misclassified import misclassified_csv
 from training.build import class_counts
 from training.checkpoint import npz_bytes
-from training.environment import warn_of_changed_sources
 from training.evaluation import Predictions, mirrored, predict
 from training.machine import choose_machine
+from training.trained import Trained, load_trained
 from utils import UserError, log, printable, read_json
 
 
@@ -56,12 +48,13 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str,
     Raises:
         UserError: the experiment was not trained, or the data is not what it was trained for.
     """
-    params, environment, weights = _trained(folder, question)
+    trained = load_trained(folder, question.weights)
+    params = trained.params
     data, skipped = check_headers(scan(data_dir, _splits(data_dir, question)), params.max_megapixels, params.skip_bad)
     for path, reason in skipped:
         log.warning("left out: %s: %s", printable(path), reason)
-    same_data = _check_data(folder, environment["data"], data)
-    loader, outputs = _outputs(folder, params, data, question, weights)
+    same_data = trained.check_data(data)
+    loader, outputs = _outputs(trained, data, question)
     names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
     values = compute(names, outputs.logits, outputs.labels, loss)
@@ -85,66 +78,18 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str,
     return result
 
 
-def _trained(folder: RunFolder, question: Question) -> tuple[Params, dict[str, Any], dict[str, Tensor]]:
-    """The parameters in force, the environment and the weights of a training, each checked against the manifest."""
-    if not folder.file(run_folder.PARAMS_RESOLVED).is_file():
-        raise UserError(f"{folder}: holds no trained model; run train.py --model_dir {folder} first")
-    folder.read(run_folder.PARAMS_RESOLVED)
-    params, name = load_params(folder.file(run_folder.PARAMS_RESOLVED)), run_folder.weights_name(question.weights)
-    if params.arch == run_folder.NET:
-        folder.read(f"{run_folder.CODE}/{run_folder.NET}")
-    if not folder.file(name).is_file():
-        raise UserError(f"{folder}/{name}: is not there; training writes it at its end (weights: best, last, averaged)")
-    try:
-        weights = load_safetensors(folder.read(name))
-    except SafetensorError as error:
-        raise UserError(f"{folder}/{name}: is no safetensors file ({first_line(error)})") from error
-    return params, folder.read_json(run_folder.ENVIRONMENT), weights
-
-
 def _splits(data_dir: Path, question: Question) -> tuple[str, ...]:
     """The split asked for, and those of the training, as far as they are there."""
     others = [split for split in ("train", "valid") if split == "train" or (data_dir / split).is_dir()]
     return tuple(dict.fromkeys((*others, question.split)))
 
 
-def _check_data(folder: RunFolder, trained: dict[str, Any], data: DataFolder) -> bool:
-    """Refuses other classes; says whether train and valid are the files of the training."""
-    root = printable(str(data.root))
-    if list(data.classes) != trained["classes"]:
-        missing, unknown = (
-            printable(", ".join(sorted(names))) or "none"
-            for names in (set(trained["classes"]) - set(data.classes), set(data.classes) - set(trained["classes"]))
-        )
-        raise UserError(
-            f"{root}: its classes are not those {folder} was trained for (missing: {missing}; unknown: {unknown})"
-        )
-    splits = {name: split for name, split in data.splits.items() if name in ("train", "valid")}
-    same = fingerprint(dataclasses.replace(data, splits=splits)) == trained["fingerprint"]
-    if not same:
-        were = printable(str(trained["folder"]))
-        log.warning("%s: train and valid are not the files %s was trained with (%s)", root, folder, were)
-    return bool(same)
-
-
-def _outputs(
-    folder: RunFolder, params: Params, data: DataFolder, question: Question, weights: dict[str, Tensor]
-) -> tuple[Loader, Predictions]:
+def _outputs(trained: Trained, data: DataFolder, question: Question) -> tuple[Loader, Predictions]:
     """The net as it was trained, run over the split."""
-    machine = choose_machine(params, None, exact=False)
-    warn_of_changed_sources(folder)
-    built = build_net(params.model_copy(update={"pretrain": False}), len(data.classes), folder.file(run_folder.CODE))
-    try:
-        built.net.load_state_dict(weights)
-    except RuntimeError as error:
-        name = run_folder.weights_name(question.weights)
-        problem = f"does not fit the net of {run_folder.PARAMS_RESOLVED}: {first_line(error)}"
-        raise UserError(f"{folder}/{name}: {problem}") from error
-    loaders = fetch_dataloader((question.split,), data.root, params, machine.device, None, data)
-    views = (mirrored,) if question.tta else ()
-    return loaders[question.split], predict(
-        machine.take(built.net), loaders[question.split], machine.autocast, views=views
-    )
+    machine = choose_machine(trained.params, None, exact=False)
+    net = machine.take(trained.net())
+    loader = fetch_dataloader((question.split,), data.root, trained.params, machine.device, None, data)[question.split]
+    return loader, predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
 
 
 def _write_reports(

@@ -16,7 +16,8 @@ ROOMS = (
     ("model",),
     ("training",),
     ("generate",),
-    ("reports", "export"),
+    ("reports",),
+    ("export",),
     ("search",),
     ("app",),
 )

@@ -221,7 +221,7 @@ def build_net(params, num_classes):
 """
 # The programs that may run an experiment's own net.py, and how the first two come to it.
 TRUSTED = {"train.py", "evaluate.py", "export_model.py", "predict.py"}
-BUILDERS = {"training/build.py", "reports/evaluation.py"}
+BUILDERS = {"training/build.py", "training/trained.py"}
 
 
 def all_imports(path: Path, seen: set[Path]) -> set[Path]:
