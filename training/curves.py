@@ -109,7 +109,7 @@ def show_history(history: dict[str, Any], title: str) -> None:
     if _in_jupyter():
         from IPython.display import Image, clear_output, display  # type: ignore[import-not-found,unused-ignore]
 
-        clear_output(wait=True)
+        clear_output(wait=True)  # type: ignore[no-untyped-call,unused-ignore]
         display(Image(plot_history(history, title)))  # type: ignore[no-untyped-call,unused-ignore]
     elif _has_window():
         from matplotlib import pyplot
