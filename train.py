@@ -2,6 +2,7 @@
 
 python train.py --data_dir data/digits --model_dir experiments/digits
 python train.py experiments/digits/params.json --data_dir data/digits --set learning_rate=0.01
+python train.py --data_dir data/digits --model_dir experiments/digits --lr_find
 
 The same command continues an unfinished run. Behind torchrun --nproc_per_node N it trains with N processes.
 """
@@ -25,6 +26,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
                         help="override a parameter, e.g. --set early_stopping.patience=3; may be repeated")  # fmt: skip
     parser.add_argument("--overfit", type=int, metavar="N",
                         help="debugging: train on N images without augmentation; must reach 100%%")  # fmt: skip
+    parser.add_argument("--lr_find", action="store_true", help="suggest a learning_rate instead of training")
     parser.add_argument("--overwrite", action="store_true", help="train anew; earlier results are moved aside")
     parser.add_argument("--exact", action="store_true",
                         help="refuse to continue a run where this machine would compute other bits")  # fmt: skip
@@ -37,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     if (options.params is None) == (options.model_dir is None):
         raise UserError("name the experiment once: --model_dir experiments/x, or experiments/x/params.json")
+    if options.lr_find and (options.overwrite or options.exact):
+        raise UserError("--lr_find trains nothing that is kept: leave out --overwrite and --exact")
     overrides = options.overrides + ([] if options.overfit is None else [f"overfit={options.overfit}"])
 
     with join() as processes:
@@ -44,11 +48,15 @@ def main(argv: list[str] | None = None) -> int:
         folder.lock()  # before torch starts, which takes seconds: a second process leaves at once
         try:
             from training.catalogues import catalogues
+            from training.lr_find import find
             from training.run import run
 
             params = load_params(folder.params, overrides, catalogues())
-            overwrite = options.overwrite and not processes.restarted
-            run(folder, options.data_dir, params, processes, exact=options.exact, overwrite=overwrite)
+            if options.lr_find:
+                find(folder, options.data_dir, params, processes)
+            else:
+                overwrite = options.overwrite and not processes.restarted
+                run(folder, options.data_dir, params, processes, exact=options.exact, overwrite=overwrite)
         finally:
             folder.unlock()
     return include.DONE

@@ -34,6 +34,8 @@ SEARCH: Final = "search.json"
 STOP: Final = "stop.json"
 MANIFEST: Final = "manifest.json"
 LOCK: Final = ".lock"
+LR_FIND: Final = "lr_find.json"
+LR_FIND_FIGURE: Final = "lr_find.png"
 REPORT: Final = "report"
 TEST_LOG: Final = "test_set_openings.json"
 

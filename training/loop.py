@@ -19,7 +19,7 @@ from training.checkpoint import Progress, Seen
 from training.early_stopping import EarlyStopping
 from training.evaluation import Autocast, Predictions, predict
 from training.processes import Processes
-from training.recorder import Recorder, epoch_row, keep_best, step_row
+from training.recorder import Pauses, Recorder, epoch_row, keep_best, step_row
 from utils import TrainingFault
 from utils import progress as progress_bar
 
@@ -80,7 +80,7 @@ def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
     return "finished"
 
 
-def train_epoch(parts: Parts, state: Progress, recorder: Recorder) -> dict[str, float]:
+def train_epoch(parts: Parts, state: Progress, recorder: Pauses) -> dict[str, float]:
     """Runs what is left of the running epoch; returns the loss and metrics over all its images."""
     parts.prepare_net(state.epoch)
     batches = parts.train.batches(state.epoch, start=state.batch)

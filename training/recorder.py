@@ -33,6 +33,13 @@ class Learns(Protocol):
         """Takes over a saved state."""
 
 
+class Pauses(Protocol):
+    """What `train_epoch` tells of each step."""
+
+    def pause_point(self, state: Progress) -> None:
+        """Between two steps; may raise to end the training there."""
+
+
 class Recorder:
     """Writes the checkpoint and what is derived from it.
 

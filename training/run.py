@@ -14,7 +14,7 @@ import torch
 from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import FREE_KEYS, Params
-from images.folder import check_headers, fingerprint, scan
+from images.folder import DataFolder, check_headers, fingerprint, scan
 from model.metric import accuracy
 from training import checkpoint, environment
 from training.averaging import recompute_batch_norm
@@ -124,15 +124,28 @@ def _leave(folder: RunFolder, reason: str, message: str, details: str = "") -> N
         folder.set_state("failed", reason=reason, message=message)
 
 
-def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes, exact: bool, signals: Signals) -> str:
-    saved = checkpoint.load(folder)
-    before = saved["origin"] if saved else None
-    machine = choose_machine(params, before["machine"] if before else None, exact, processes.count)
+def open_data(data_dir: Path, params: Params) -> tuple[DataFolder, dict[str, str]]:
+    """Looks through the data folder, and says what it found.
+
+    Returns:
+        The images to train and validate on; those that skip_bad left out, and why.
+
+    Raises:
+        UserError: naming what is wrong with the data.
+    """
     data, skipped = check_headers(scan(data_dir, ("train", "valid")), params.max_megapixels, params.skip_bad)
     for line in (*data.notes, *(f"left out: {printable(path)}: {reason}" for path, reason in skipped)):
         log.info("%s", line)
     if skipped:
         log.warning("%s: %d images have no readable header and are left out", printable(str(data_dir)), len(skipped))
+    return data, dict(skipped)
+
+
+def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes, exact: bool, signals: Signals) -> str:
+    saved = checkpoint.load(folder)
+    before = saved["origin"] if saved else None
+    machine = choose_machine(params, before["machine"] if before else None, exact, processes.count)
+    data, skipped = open_data(data_dir, params)
     with processes.in_turn():  # it remembers what it has hashed
         data_fingerprint = fingerprint(data)
     origin: dict[str, Any] = {
@@ -151,7 +164,7 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
         raise UserError(f"{folder}: holds results but no checkpoint; --overwrite trains anew and keeps them aside")
     built = build(params, folder, data, machine, processes)
     if before is None:
-        files = describe(folder, data, dict(skipped), data_fingerprint, built, machine, processes)
+        files = describe(folder, data, skipped, data_fingerprint, built, machine, processes)
         origin["files"] = pack(files)
     else:
         files, origin["files"] = unpack(before["files"]), before["files"]
