@@ -9,8 +9,10 @@ import argparse
 from pathlib import Path
 
 import include
-from config.run_folder import LOG, WEIGHTS, RunFolder
-from utils import log, logging_to, reports_errors
+from config.run_folder import LOG, REPORT_PAGE, WEIGHTS, RunFolder
+from utils import UserError, log, logging_to, reports_errors
+
+MOST_IMAGES = 100  # on a sheet of the report
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -21,6 +23,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="which of its weights (default: best)")
     parser.add_argument("--split", choices=include.SPLITS[1:], default="test", help="default: test")
     parser.add_argument("--tta", action="store_true", help="average over each image and its mirror image")
+    report = parser.add_argument_group("the report")
+    report.add_argument("--report", action="store_true", help="write report/index.html: one page with everything")
+    report.add_argument("--top_k", type=int, default=24, metavar="N", help="images on each sheet; default 24")
+    report.add_argument(
+        "--slices", type=Path, metavar="FILE.csv", help="more about the images: accuracy by its columns"
+    )
+    report.add_argument("--against", type=Path, metavar="FOLDER", help="another experiment, to compare image by image")
     return parser.parse_args(argv)
 
 
@@ -29,17 +38,28 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates and returns the exit code: 0 done, 2 bad input, 3 the folder is being trained."""
     options = parse(argv)
     folder = RunFolder(options.model_dir)
+    if not options.report and (given := [name for name in ("slices", "against") if getattr(options, name)]):
+        raise UserError(f"--{given[0]} is for the report: add --report")
+    if not 1 <= options.top_k <= MOST_IMAGES:
+        raise UserError(f"--top_k {options.top_k}: must be 1 to {MOST_IMAGES}")
+    against = RunFolder(options.against) if options.against else None
     folder.lock()
     try:
-        from reports.evaluation import Question, evaluate, log_opening  # torch starts here
+        from reports.evaluation import evaluate, log_opening  # torch starts here
+        from reports.report import write_report
+        from reports.subject import Options, Question
 
         question = Question(options.weights, options.split, options.tta)
         with logging_to(folder.file(LOG)):
-            evaluate(folder, options.data_dir, question)
+            subject = evaluate(folder, options.data_dir, question, Options(options.top_k, options.slices, against))
             if options.split == "test":
                 count = log_opening(folder, question)
                 log.info("the test set has been opened %d time%s for this experiment", count, "s" if count > 1 else "")
-            log.info("report: %s", folder.file(question.report))
+            if options.report:
+                write_report(subject)
+            log.info(
+                "report: %s", folder.file(f"{question.report}/{REPORT_PAGE}" if options.report else question.report)
+            )
     finally:
         folder.unlock()
     return include.DONE

@@ -37,6 +37,9 @@ LOCK: Final = ".lock"
 LR_FIND: Final = "lr_find.json"
 LR_FIND_FIGURE: Final = "lr_find.png"
 REPORT: Final = "report"
+REPORT_PAGE: Final = "index.html"
+METRICS: Final = "metrics.json"  # of a report
+PREDICTIONS: Final = "predictions.npz"  # of a report
 TEST_LOG: Final = "test_set_openings.json"
 
 ASIDE: Final = "before-"  # with a time: results of an earlier run

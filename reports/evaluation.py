@@ -1,6 +1,6 @@
-"""A finished experiment on one split: outputs, metrics with intervals, and the first reports."""
+"""A finished experiment on one split: outputs, metrics with intervals, and what other programs read of them."""
 
-from dataclasses import dataclass
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,41 +9,34 @@ import numpy as np
 
 from config import run_folder
 from config.run_folder import RunFolder
-from images.folder import DataFolder, check_headers, scan
-from model.data_loader import Loader, fetch_dataloader
+from images.folder import check_headers, fingerprint, scan
+from model.data_loader import fetch_dataloader
 from model.loss import make_loss
-from model.metric import compute, metrics, predictions
+from model.metric import compute, metrics
 from reports.classification import classification_report, metrics_table
 from reports.confusion import confusion_csv, confusion_figure, confusion_matrix
-from reports.intervals import Interval, intervals
+from reports.intervals import intervals
 from reports.misclassified import misclassified_csv
+from reports.subject import Options, Question, Subject
 from training.build import class_counts
 from training.checkpoint import npz_bytes
-from training.evaluation import Predictions, mirrored, predict
+from training.evaluation import mirrored, predict
 from training.machine import choose_machine
-from training.trained import Trained, load_trained
+from training.trained import load_trained
 from utils import UserError, log, printable, read_json
 
 
-@dataclass(frozen=True)
-class Question:
-    """What to evaluate: weights best, last or averaged; on which split; with a mirrored view added or not."""
+def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Options) -> Subject:
+    """Evaluates an experiment and writes its metrics and the tables of its report.
 
-    weights: str
-    split: str
-    tta: bool
-
-    @property
-    def report(self) -> str:
-        """The folder of its report, inside the experiment folder."""
-        return f"{run_folder.REPORT}/{self.split}_{self.weights}{'_tta' * self.tta}"
-
-
-def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str, Any]:
-    """Evaluates an experiment and writes its metrics and reports.
+    Args:
+        folder: the experiment.
+        data_dir: data/<name> with train/ and the split.
+        question: what to evaluate.
+        options: of the report that may follow.
 
     Returns:
-        What metrics_test_<weights>_weights.json holds.
+        All that was found out, as the report takes it.
 
     Raises:
         UserError: the experiment was not trained, or the data is not what it was trained for.
@@ -54,28 +47,38 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question) -> dict[str,
     for path, reason in skipped:
         log.warning("left out: %s: %s", printable(path), reason)
     same_data = trained.check_data(data)
-    loader, outputs = _outputs(trained, data, question)
+    machine = choose_machine(params, None, exact=False)
+    net = machine.take(trained.net()).eval()
+    loader = fetch_dataloader((question.split,), data.root, params, machine.device, None, data)[question.split]
+    outputs = predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
     names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
     values = compute(names, outputs.logits, outputs.labels, loss)
     images = range(len(outputs.labels))
     losses = np.array([float(loss(outputs.logits[i : i + 1], outputs.labels[i : i + 1])) for i in images])
-    ends = intervals(names, outputs.logits, outputs.labels, losses, params.seed)
-    result = values | {
-        "intervals": ends,
-        "weights": question.weights,
-        "split": question.split,
-        "tta": question.tta,
-        "epoch": folder.read_json(run_folder.metrics_name("valid", question.weights))["epoch"],
-        "num_images": len(outputs.labels),
-        "trained_on_this_data": same_data,
-    }
-    folder.write_json(f"{question.report}/metrics.json", result)
-    if question.split == "test":
-        folder.write_json(run_folder.metrics_name("test", question.weights, question.tta), result)
-    _write_reports(folder, question, loader, outputs, values, ends)
-    log.info("%s", metrics_table(values, ends))
-    return result
+    subject = Subject(
+        folder=folder,
+        question=question,
+        params=params,
+        environment=trained.environment,
+        history=folder.read_json(run_folder.HISTORY),
+        data=data,
+        loader=loader,
+        machine=machine,
+        net=net,
+        logits=outputs.logits,
+        labels=outputs.labels,
+        losses=losses,
+        values=values,
+        intervals=intervals(names, outputs.logits, outputs.labels, losses, params.seed),
+        epoch=folder.read_json(run_folder.metrics_name("valid", question.weights))["epoch"],
+        same_data=same_data,
+        fingerprint=fingerprint(dataclasses.replace(data, splits={question.split: loader.split})),
+        options=options,
+    )
+    _write(subject)
+    log.info("%s", metrics_table(values, subject.intervals))
+    return subject
 
 
 def _splits(data_dir: Path, question: Question) -> tuple[str, ...]:
@@ -84,30 +87,30 @@ def _splits(data_dir: Path, question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*others, question.split)))
 
 
-def _outputs(trained: Trained, data: DataFolder, question: Question) -> tuple[Loader, Predictions]:
-    """The net as it was trained, run over the split."""
-    machine = choose_machine(trained.params, None, exact=False)
-    net = machine.take(trained.net())
-    loader = fetch_dataloader((question.split,), data.root, trained.params, machine.device, None, data)[question.split]
-    return loader, predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
-
-
-def _write_reports(
-    folder: RunFolder,
-    question: Question,
-    loader: Loader,
-    outputs: Predictions,
-    values: dict[str, float],
-    ends: dict[str, Interval],
-) -> None:
-    logits, labels, classes, paths = outputs.logits, outputs.labels, loader.classes, loader.split.paths
-    where = question.report
-    report = classification_report(logits, labels, classes, values, ends)
+def _write(subject: Subject) -> None:
+    """The metrics, and what other programs read of the report."""
+    folder, question, classes, paths = subject.folder, subject.question, subject.classes, subject.paths
+    logits, labels, where = subject.logits, subject.labels, question.report
+    result = dict(subject.values) | {
+        "intervals": subject.intervals,
+        "weights": question.weights,
+        "split": question.split,
+        "tta": question.tta,
+        "epoch": subject.epoch,
+        "num_images": len(labels),
+        "fingerprint": subject.fingerprint,
+        "trained_on_this_data": subject.same_data,
+    }
+    folder.write_json(f"{where}/{run_folder.METRICS}", result)
+    if question.split == "test":
+        folder.write_json(run_folder.metrics_name("test", question.weights, question.tta), result)
+    report = classification_report(logits, labels, classes, subject.values, subject.intervals)
     folder.write(f"{where}/classification_report.txt", report.encode("utf-8", "backslashreplace"))
     folder.write(f"{where}/misclassified.csv", misclassified_csv(paths, logits, labels, classes))
-    folder.write(f"{where}/predictions.npz", npz_bytes(logits=logits, labels=labels, paths=paths, classes=classes))
-    if labels.ndim == 1:
-        matrix = confusion_matrix(predictions(logits, False), labels, len(classes))
+    predicted = npz_bytes(logits=logits, labels=labels, paths=paths, classes=classes)
+    folder.write(f"{where}/{run_folder.PREDICTIONS}", predicted)
+    if not subject.multi_label:
+        matrix = confusion_matrix(subject.predicted, labels, len(classes))
         folder.write(f"{where}/confusion_matrix.csv", confusion_csv(matrix, classes))
         title = f"{printable(folder.path.name)}: {question.split}, {question.weights} weights"
         folder.write(f"{where}/confusion_matrix.png", confusion_figure(matrix, classes, title))

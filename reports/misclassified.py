@@ -18,6 +18,28 @@ def probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
     return chances
 
 
+def confidences(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 (N,): the probability of the predicted class; for multi-label data, of what it got most wrong.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) class indices, or (N, C) of 0 and 1.
+    """
+    multi_label = labels.ndim == 2
+    chances = probabilities(logits, multi_label)
+    found: np.ndarray = (np.where(labels > 0.5, 1 - chances, chances) if multi_label else chances).max(axis=1)
+    return found
+
+
+def mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int64: the images that are wrong, the most confident mistakes first. Arguments as those of `confidences`."""
+    multi_label = labels.ndim == 2
+    predicted = predictions(logits, multi_label)
+    wrong = ((predicted != (labels > 0.5)).any(axis=1) if multi_label else predicted != labels).nonzero()[0]
+    order: np.ndarray = wrong[np.argsort(-confidences(logits, labels)[wrong], kind="stable")]
+    return order
+
+
 def misclassified_csv(paths: Sequence[str], logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> bytes:
     """One row for each wrong image: path, true and predicted class, and the probability of every class.
 
@@ -30,9 +52,7 @@ def misclassified_csv(paths: Sequence[str], logits: np.ndarray, labels: np.ndarr
     multi_label = labels.ndim == 2
     chances = probabilities(logits, multi_label)
     predicted = predictions(logits, multi_label)
-    wrong = ((predicted != (labels > 0.5)).any(axis=1) if multi_label else predicted != labels).nonzero()[0]
-    confidence = np.where(predicted, chances, 1 - chances).max(axis=1) if multi_label else chances.max(axis=1)
-    order = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    confidence = confidences(logits, labels)
     names = np.array(classes, dtype=object)
 
     def named(row: np.ndarray) -> str:
@@ -41,6 +61,6 @@ def misclassified_csv(paths: Sequence[str], logits: np.ndarray, labels: np.ndarr
     header = ["path", "true", "predicted", "confidence", *(f"p({name})" for name in classes)]
     rows = (
         [paths[i], named(labels[i]), named(predicted[i]), round(confidence[i], 6), *np.round(chances[i], 6).tolist()]
-        for i in order
+        for i in mistakes(logits, labels)
     )
     return csv_bytes(header, rows)

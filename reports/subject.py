@@ -1,0 +1,156 @@
+"""What a report is about: one experiment's outputs on one split, and all that its parts may need to know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from config import run_folder
+from config.run_folder import RunFolder
+from config.schema import Params
+from images.folder import DataFolder
+from images.read import Pixels, read_image
+from model.data_loader import Loader
+from model.metric import predictions
+from reports.intervals import Interval
+from reports.misclassified import confidences, probabilities
+from reports.thumbnail import thumbnail
+from training.machine import Machine
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to evaluate: weights best, last or averaged; on which split; with a mirrored view added or not."""
+
+    weights: str
+    split: str
+    tta: bool
+
+    @property
+    def report(self) -> str:
+        """The folder of its report, inside the experiment folder."""
+        return f"{run_folder.REPORT}/{self.split}_{self.weights}{'_tta' * self.tta}"
+
+    def __str__(self) -> str:
+        return f"{self.split} split, {self.weights} weights{', with mirror images' * self.tta}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asked of the report.
+
+    Args:
+        top_k: images on each sheet.
+        slices: a CSV file with more about the images.
+        against: an experiment to compare with.
+    """
+
+    top_k: int = 24
+    slices: Path | None = None
+    against: RunFolder | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a report is about.
+
+    Args:
+        folder: the experiment.
+        question: weights, split and views.
+        params: in force in its training.
+        environment: as in environment.json: device, data, where weights came from.
+        history: as in history.json.
+        data: the data folder, with the sizes of its images.
+        loader: the split's images as the net sees them, and as tensors.
+        machine: device and precision.
+        net: on the machine, in evaluation mode.
+        logits: (N, C) float32.
+        labels: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multi-label data.
+        losses: (N,) each image's loss.
+        values: metrics over all images.
+        intervals: of each metric, the ends of its 95% interval.
+        epoch: the one that the weights are of.
+        same_data: whether train and valid are the files of the training.
+        fingerprint: sha256 of the split's images.
+        options: what was asked of the report.
+    """
+
+    folder: RunFolder
+    question: Question
+    params: Params
+    environment: Mapping[str, Any]
+    history: Mapping[str, Any]
+    data: DataFolder
+    loader: Loader
+    machine: Machine
+    net: nn.Module
+    logits: np.ndarray
+    labels: np.ndarray
+    losses: np.ndarray
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    epoch: int
+    same_data: bool
+    fingerprint: str
+    options: Options = Options()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """C names."""
+        return self.data.classes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.data.multi_label
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """N paths relative to the data folder."""
+        return self.loader.split.paths
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """float64 (N, C)."""
+        return probabilities(self.logits, self.multi_label)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """(N,) class indices, or bool (N, C)."""
+        return predictions(self.logits, self.multi_label)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """float64 (N,): the probability of what was predicted; for multi-label data, of what was most wrong."""
+        return confidences(self.logits, self.labels)
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Bool (N,): whether the image's class, or all of its classes, were predicted."""
+        same: np.ndarray = self.predicted == (self.labels > 0.5 if self.multi_label else self.labels)
+        return np.asarray(same.all(axis=1)) if self.multi_label else same
+
+    def pixels(self, index: int) -> Pixels:
+        """uint8 (H, W, 3): an image of the split, upright, as its file has it."""
+        path = self.data.root / self.paths[index]
+        return read_image(path, 3, self.params.background, self.params.max_megapixels)
+
+    def named(self, row: Any) -> str:
+        """The class of an index, or the classes of a row of 0 and 1, joined by "|"."""
+        if not self.multi_label:
+            return self.classes[int(row)]
+        return "|".join(name for name, there in zip(self.classes, row, strict=True) if there > 0.5) or "none"
+
+    def thumbnail(self, index: int) -> bytes:
+        """A small picture of an image, PNG or JPEG; made once."""
+        if index not in self._thumbnails:
+            self._thumbnails[index] = thumbnail(self.pixels(index))
+        return self._thumbnails[index]
+
+    @cached_property
+    def _thumbnails(self) -> dict[int, bytes]:
+        return {}
