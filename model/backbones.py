@@ -1,4 +1,4 @@
-"""Nets of torchvision and timm with a classifier of our own. Both libraries are imported when first asked for."""
+"""Nets of torchvision, timm and MambaVision with a classifier of our own. The libraries are imported when needed."""
 
 import functools
 import importlib.util
@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from config.schema import Params
-from model import heads
+from model import heads, mambavision
 from model.weights_file import State, inside
 from utils import UserError, optional_import
 
-Library = Literal["torchvision", "timm"]
+Library = Literal["torchvision", "timm", "mambavision"]
 
 TIMM_PREFIX: Final = "timm:"
 AUXILIARY_HEADS: Final = ("aux1", "aux2", "AuxLogits")
@@ -72,11 +72,13 @@ def timm_name(arch: str) -> str:
 
 
 def library(arch: str) -> Library | None:
-    """The library that has a net of this name.
+    """The library that has a net of this name; MambaVision, whose nets are our own, counts as one.
 
     Raises:
         UserError: timm is asked for but not installed.
     """
+    if arch in mambavision.SIZES:
+        return "mambavision"
     if arch.startswith(TIMM_PREFIX):
         optional_import("timm", "timm")
     elif arch in torchvision_names():
@@ -146,14 +148,18 @@ def _torchvision_state(net: Any, params: Params, state: State) -> State:
         state = {pattern.sub(name, key): value for key, value in state.items()}
     dropped = AUXILIARY_HEADS if params.head == "backbone" else (*AUXILIARY_HEADS, *AFTER_FEATURES)
     state = {key: value for key, value in state.items() if not inside(key, dropped)}
-    first = f"{_first_convolution(net)[0]}.weight"
-    if params.channels == 1 and first in state:
-        state[first] = state[first].sum(1, keepdim=True)
+    _add_up_colours(state, net, params)
     if params.arch.startswith("vit_") and "encoder.pos_embedding" in state:
         from torchvision.models.vision_transformer import interpolate_embeddings
 
         state = interpolate_embeddings(params.im_sz, net.patch_size, state)
     return state
+
+
+def _add_up_colours(state: State, net: nn.Module, params: Params) -> None:
+    first = f"{_first_convolution(net)[0]}.weight"
+    if params.channels == 1 and first in state:
+        state[first] = state[first].sum(1, keepdim=True)
 
 
 # --- timm -------------------------------------------------------------------------------------------------------------
@@ -202,10 +208,33 @@ def _timm_state(net: nn.Module, params: Params, state: State) -> State:
     return {f"backbone.{key}": value for key, value in donor.state_dict().items() if not inside(key, _timm_head(donor))}
 
 
+# --- MambaVision ------------------------------------------------------------------------------------------------------
+
+
+def mambavision_net(params: Params, num_classes: int) -> Backbone:
+    """A MambaVision with random weights."""
+    net = mambavision.mambavision(mambavision.SIZES[params.arch], params.channels, num_classes, params.ps)
+    head = "classifier"
+    if params.head == "concat_pool":
+        names = list(dict(net.named_children()))
+        body = OrderedDict((name, net.get_submodule(name)) for name in names[: names.index("pool")])
+        net, head = _with_concat_pool(body, params, num_classes), "head"
+    return Backbone(net, (head,), functools.partial(_mambavision_state, net, params))
+
+
+def _mambavision_state(net: nn.Module, params: Params, state: State) -> State:
+    if mambavision.is_published(state):
+        state = mambavision.from_published(state)
+    if params.head == "concat_pool":
+        state = {key: value for key, value in state.items() if not inside(key, ("classifier",))}
+    _add_up_colours(state, net, params)
+    return state
+
+
 # --- concat_pool ------------------------------------------------------------------------------------------------------
 
 
-def _with_concat_pool(body: OrderedDict[str, nn.Module], params: Params, num_classes: int) -> nn.Module:
+def _with_concat_pool(body: OrderedDict[str, nn.Module], params: Params, num_classes: int) -> nn.Sequential:
     with torch.no_grad():
         features = nn.Sequential(body).eval()(torch.zeros(1, params.channels, params.im_sz, params.im_sz))
     if features.ndim != 4:
@@ -216,3 +245,10 @@ def _with_concat_pool(body: OrderedDict[str, nn.Module], params: Params, num_cla
 
 def _no_feature_maps(params: Params) -> UserError:
     return UserError(f'head: {params.arch} ends in no feature maps that concat_pool could pool; use "head": "backbone"')
+
+
+BUILDERS: Final[dict[Library, Callable[[Params, int], Backbone]]] = {
+    "torchvision": torchvision_net,
+    "timm": timm_net,
+    "mambavision": mambavision_net,
+}

@@ -13,7 +13,7 @@ from torch import nn
 
 from config.run_folder import NET
 from config.schema import Params
-from model import backbones, heads, pretrained, small_nets
+from model import backbones, heads, mambavision, pretrained, small_nets
 from model.backbones import Backbone
 from model.pretrained import Statistics
 from model.weights_file import first_line
@@ -52,7 +52,9 @@ class _ArchNames(Mapping[str, None]):
             raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
-        yield from dict.fromkeys((*ARCHS, NET, *backbones.torchvision_names(), *backbones.timm_names()))
+        yield from dict.fromkeys(
+            (*ARCHS, *mambavision.SIZES, NET, *backbones.torchvision_names(), *backbones.timm_names())
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -103,8 +105,7 @@ def _backbone(params: Params, num_classes: int, model_dir: Path | None, library:
         if library is None:
             backbone = _plain(ARCHS[params.arch](params, num_classes), num_classes)
         else:
-            build = backbones.torchvision_net if library == "torchvision" else backbones.timm_net
-            backbone = build(params, num_classes)
+            backbone = backbones.BUILDERS[library](params, num_classes)
         _output_shape(backbone.net, params)
     except UserError:
         raise

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 import torch
 
+import include
 from config.run_folder import PARAMS_RESOLVED, RunFolder, weights_name
 from config.schema import Params
-from model import backbones, weights_file
+from model import backbones, mambavision, weights_file
 from model.backbones import Backbone
 from model.weights_file import first_line
-from utils import UserError, did_you_mean, log, optional_import, read_json
+from utils import UserError, did_you_mean, log, optional_import, printable, read_json
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -59,7 +60,7 @@ def find(params: Params, library: backbones.Library | None) -> Weights | None:
     if isinstance(params.pretrain, str) and _is_path(params.pretrain):
         return _local(params.pretrain, params, library)
     if library is not None:
-        return (_torchvision if library == "torchvision" else _timm)(params)
+        return {"torchvision": _torchvision, "timm": _timm, "mambavision": _mambavision}[library](params)
     if params.pretrain is True:
         log.info("%s has no pretrained weights; it starts from random ones", params.arch)
         return None
@@ -81,6 +82,8 @@ def _local(name: str, params: Params, library: backbones.Library | None) -> Weig
         statistics = _torchvision_statistics(params.arch, _entry(params.arch, "DEFAULT"))
     elif library == "timm" and (config := _timm_config(params.arch)):
         statistics = (tuple(config.mean), tuple(config.std))
+    elif library == "mambavision":
+        statistics = (include.IMAGENET_MEAN, include.IMAGENET_STD)
     if not is_folder:
         return Weights(path, "local file", "not known", statistics)
     run = RunFolder(path)
@@ -160,6 +163,17 @@ def _from_hub(config: Any, source: str) -> Path:
         ) from error
 
 
+# --- MambaVision ------------------------------------------------------------------------------------------------------
+
+
+def _mambavision(params: Params) -> Weights:
+    page = f"huggingface.co/nvidia/MambaVision-{params.arch.removeprefix(mambavision.PREFIX).upper()}-1K"
+    raise UserError(
+        f"pretrain: the published weights of {params.arch} carry {mambavision.LICENCE}, so they are not downloaded; "
+        f'use "pretrain": 0, or, if it allows your use, get model.safetensors from {page} and give its path'
+    )
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +218,10 @@ def load(backbone: Backbone, weights: Weights, params: Params) -> dict[str, Any]
         UserError: the file cannot be read, or does not fit; listing what does not.
     """
     state = weights_file.read_state(weights.path)
+    licence = weights.licence
+    if params.arch in mambavision.SIZES and mambavision.is_published(state):
+        licence = mambavision.LICENCE
+        log.warning("%s: published weights of MambaVision; they carry %s", printable(str(weights.path)), licence)
     where = f"{weights.path}: these weights do not fit {params.arch}"
     for repair in (weights_file.unwrapped, backbone.adapt):
         if not weights_file.same_body(backbone.net, state, backbone.head):
@@ -214,6 +232,6 @@ def load(backbone: Backbone, weights: Weights, params: Params) -> dict[str, Any]
         "source": weights.source,
         "file": weights.path.name,
         "sha256": _sha256(weights.path),
-        "licence": weights.licence,
+        "licence": licence,
         "head": "loaded" if loaded else "new",
     }
