@@ -192,7 +192,7 @@ class Params(_Part):
 
     # --- the net ---
     arch: Annotated[Name, AfterValidator(_not_a_path)] = Field(
-        description='shallow, deep, conv, a torchvision or timm model, or "net.py" for the net.py beside this file'
+        description="shallow, deep, conv, mambavision_t …, a torchvision or timm model, or net.py for the one beside it"
     )
     pretrain: Annotated[Flag | Name, AfterValidator(_not_a_flag)] = Field(
         default=True, description="0: random weights; 1: the library's; or a weights name, file or experiment folder"

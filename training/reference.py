@@ -16,6 +16,7 @@ from config.schema import EarlyStopping, Normalization, Params, ProgressiveResiz
 from config.wording import allowed
 from images.augment import AUGMENTATIONS
 from model.loss import LOSSES, MULTI_LABEL
+from model.mambavision import SIZES
 from model.metric import metrics
 from model.net import ARCHS
 from model.schedule import SCHEDULES
@@ -81,7 +82,8 @@ def _names() -> Iterator[str]:
     yield from _table_head("Nets of our own (`arch`)", "name", "what")
     yield from (_row(f"`{name}`", _purpose(net)) for name, net in ARCHS.items())
     yield ""
-    yield "Besides: every classification model of torchvision, every model of timm when it is installed (`timm:NAME`"
+    yield f"Besides: {', '.join(f'`{name}`' for name in SIZES)} ([nets.md](nets.md)),"
+    yield "every classification model of torchvision, every model of timm when it is installed (`timm:NAME`"
     yield 'where both have it), and `"net.py"`: the `build_net(params, num_classes)` of the file beside params.json.'
 
     yield from _table_head("Losses (`loss`, `loss_arguments`)", "name", "arguments", "what")

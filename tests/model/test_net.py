@@ -9,6 +9,7 @@ import torch
 
 import include
 from config.schema import Params
+from model.mambavision import SIZES
 from model.net import ARCHS, arch_names, build_net
 from utils import UserError
 
@@ -30,7 +31,7 @@ def own_net(folder: Path, source: str) -> Params:
 
 def test_names_are_a_catalogue() -> None:
     names = arch_names()
-    assert [*names][:5] == [*ARCHS, "net.py", "alexnet"]
+    assert [*names][:10] == [*ARCHS, *SIZES, "net.py", "alexnet"]
     assert len(names) == len(set(names)) >= 84
     for name in ("conv", "net.py", "resnet18", "vit_h_14"):
         assert name in names
