@@ -34,6 +34,7 @@ class Checked:
         structure: what is wrong with the folders.
         identical: groups of images with the same pixels.
         alike: groups of images that look nearly the same.
+        mirrored: groups of images of which some look like others seen in a mirror.
         notes: what was passed over or not looked at.
     """
 
@@ -44,17 +45,24 @@ class Checked:
     structure: list[str] = field(default_factory=list)
     identical: list[Group] = field(default_factory=list)
     alike: list[Group] = field(default_factory=list)
+    mirrored: list[Group] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def findings(self) -> dict[str, list[str]]:
         """Everything to mend by its kind, the gravest first: images that leak from one split into another."""
-        found: dict[str, list[str]] = {}
-        for where in ("across splits", "within a split, of different classes", "within a split"):
-            for what, groups in (("are identical", self.identical), ("look nearly identical", self.alike)):
-                found[f"{where}, {what}"] = [_members(group) for group in groups if self._where(group) == where]
+        found = {kind: [_members(group) for group in groups] for kind, groups in self.doubles().items()}
         found["unreadable"] = [f"{printable(path)}: {reason}" for path, reason in self.unreadable.items()]
         found["structure"] = self.structure
         return {kind: lines for kind, lines in found.items() if lines}
+
+    def doubles(self) -> dict[str, list[Group]]:
+        """Groups of images that show the same, by where they lie and how far they are the same, the gravest first."""
+        found: dict[str, list[Group]] = {}
+        kinds = {"are identical": self.identical, "look nearly identical": self.alike, "are mirrored": self.mirrored}
+        for where in ("across splits", "within a split, of different classes", "within a split"):
+            for what, groups in kinds.items():
+                found[f"{where}, {what}"] = [group for group in groups if self._where(group) == where]
+        return found
 
     def _where(self, group: Group) -> str:
         if len({_split(path) for path in group}) > 1:
@@ -107,6 +115,7 @@ def _look_at(found: Checked, paths: Sequence[str], max_megapixels: float) -> Non
     search = nearly_identical(list(prints.values()))
     found.identical = [tuple(names[i] for i in group) for group in identical(list(prints.values()))]
     found.alike = [tuple(names[i] for i in group) for group in search.groups]
+    found.mirrored = [tuple(names[i] for i in group) for group in search.mirrored]
     found.notes += search.limits
 
 

@@ -107,6 +107,13 @@ def test_nearly_identical_images(data, target, kind):
     assert findings(data) == [kind]
 
 
+def test_mirrored_images(data):
+    picture = np.kron(noise(0, 8), np.ones((12, 12, 1), np.uint8))
+    write_image(data / "train/ant/0.png", picture)
+    write_image(data / "test/bee/9.jpg", np.ascontiguousarray(picture[:, ::-1]), quality=80)
+    assert findings(data) == ["across splits, are mirrored: train/ant/0.png, test/bee/9.jpg"]
+
+
 @pytest.mark.parametrize(("content", "reason"), [
     (b"", "is empty"),
     (b"<html>", "is a web page, not an image"),
