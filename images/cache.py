@@ -208,4 +208,5 @@ def subset(split: Split, positions: Indices) -> Split:
     """The images of a split at some positions, in that order."""
     paths = tuple(split.paths[position] for position in positions)
     sizes = None if split.sizes is None else split.sizes[positions]
-    return dataclasses.replace(split, paths=paths, targets=split.targets[positions], sizes=sizes)
+    contents = None if split.contents is None else tuple(split.contents[position] for position in positions)
+    return Split(split.name, paths, split.targets[positions], sizes, contents)

@@ -30,7 +30,7 @@ import PIL
 import torch
 from numpy.typing import NDArray
 
-from images.folder import CACHE
+from images.memory import CACHE
 from images.stream import Indices, Source
 from images.view import Pixels
 from utils import log, to_json

@@ -5,9 +5,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,29 +15,16 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from images.read import ImageError, read_header
+from images.memory import Content, Memory
+from images.read import ImageError, read_header, unreadable
 from images.walk import LABELS, Walk
-from utils import (
-    TEMPORARY_PREFIX,
-    TrainingFault,
-    UserError,
-    did_you_mean,
-    nearest,
-    printable,
-    progress,
-    read_json,
-    to_json,
-    write_atomic,
-)
+from utils import UserError, did_you_mean, nearest, printable, progress
 
 T = TypeVar("T")
 
-CACHE: Final = ".cache"
-FINGERPRINT: Final = "fingerprint.json"
 LAYOUT: Final = "data/<name>/{train,valid,test}/<class>/<image>"
 NAMED: Final = 10  # of many alike, this many are named
 CHUNK: Final = 64  # files that a thread takes at a time
-_SETTLED: Final = 2.0  # seconds after which a file's modification time is trusted to tell a change
 
 
 @dataclass(frozen=True)
@@ -51,12 +36,14 @@ class Split:
         paths: N paths relative to the data folder, with forward slashes; class by class, sorted.
         targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multi-label data.
         sizes: (N, 2) int64, height and width of each upright image; None until check_headers has read them.
+        contents: of each file; None until check_headers has read them.
     """
 
     name: str
     paths: tuple[str, ...]
     targets: NDArray[Any]
     sizes: NDArray[np.int64] | None = None
+    contents: tuple[Content, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -223,24 +210,35 @@ def _read_table(root: Path, split: str) -> tuple[list[str], dict[str, list[float
 def check_headers(
     folder: DataFolder, max_megapixels: float, skip_bad: bool
 ) -> tuple[DataFolder, list[tuple[str, str]]]:
-    """Reads the header of every image.
+    """Reads the header of every image, and its bytes for the fingerprint; those of unchanged files are remembered.
 
     Returns:
-        The folder with the sizes of its images, without those that have no readable header, and these with the reason.
+        The folder with sizes and contents of its images, without those that have no readable header, and these with
+        the reason.
 
     Raises:
         UserError: naming them, unless `skip_bad`; or when a split or a class of train would be left empty.
     """
+    memory = Memory(folder.root)
 
-    def size(path: str) -> tuple[int, int] | str:
-        try:
-            header = read_header(folder.root / path, max_megapixels)
-        except ImageError as error:
-            return error.reason
+    def size(file: Path) -> tuple[int, int]:
+        header = read_header(file, max_megapixels)
         return header.height, header.width
 
+    def content(path: str) -> Content | str:
+        try:
+            found = memory.content(path, size)
+            if found.height * found.width > max_megapixels * 1e6:  # remembered from a run that allowed more
+                size(folder.root / path)
+        except ImageError as error:
+            return error.reason
+        except OSError as error:
+            return unreadable(folder.root / path, error)
+        return found
+
     paths = [path for split in folder.splits.values() for path in split.paths]
-    found = in_threads(size, paths, "reading headers")
+    found = in_threads(content, paths, "reading images")
+    memory.keep()
     bad = [(path, why) for path, why in zip(paths, found, strict=True) if isinstance(why, str)]
     if bad and not skip_bad:
         lines = [f"{_shown(folder.root, path)}: {why}" for path, why in bad]
@@ -249,14 +247,15 @@ def check_headers(
     return _measured(folder, found), bad
 
 
-def _measured(folder: DataFolder, found: Iterable[tuple[int, int] | str]) -> DataFolder:
-    """The folder with the sizes that were found, and without the images that have a reason in the place of a size."""
+def _measured(folder: DataFolder, found: Iterable[Content | str]) -> DataFolder:
+    """The folder with the contents that were found, and without the images that have a reason in their place."""
     splits, found = {}, iter(found)
     for name, split in folder.splits.items():
         part = list(itertools.islice(found, len(split.paths)))
-        keep = np.array([not isinstance(size, str) for size in part])
-        sizes = np.array(list(itertools.compress(part, keep)), np.int64)
-        splits[name] = Split(name, tuple(itertools.compress(split.paths, keep)), split.targets[keep], sizes)
+        contents = tuple(content for content in part if not isinstance(content, str))
+        keep = np.array([not isinstance(content, str) for content in part])
+        sizes = np.array([(content.height, content.width) for content in contents], np.int64)
+        splits[name] = Split(name, tuple(itertools.compress(split.paths, keep)), split.targets[keep], sizes, contents)
         left = set(splits[name].targets.tolist()) if name == "train" and not folder.multi_label else None
         lost = [label for index, label in enumerate(folder.classes) if left is not None and index not in left]
         if lost or not keep.any():
@@ -287,61 +286,28 @@ def in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> lis
 def fingerprint(folder: DataFolder) -> str:
     """sha256, hexadecimal, over the sorted paths, sizes and contents of the folder's images, and their labels.
 
-    Contents are read once: they are remembered in .cache/fingerprint.json by size, modification time and inode, if the
-    data folder can be written. A file changed within the last seconds is read again, as its time may not tell.
+    Contents are those that check_headers found, else they are read, or remembered.
 
     Raises:
         UserError: naming a file that cannot be read.
     """
-    cache = folder.root / CACHE / FINGERPRINT
-    known = _known(cache)
-    paths = sorted(path for split in folder.splits.values() for path in split.paths)
-    now = time.time()
-
-    def digest(path: str) -> tuple[str, list[int], bool]:
-        about = (folder.root / path).stat()
-        key = [about.st_size, about.st_mtime_ns, about.st_ino]
-        settled = now - max(about.st_mtime, about.st_ctime) > _SETTLED
-        entry = known.get(path)
-        if settled and entry is not None and entry[1:] == key:
-            return str(entry[0]), key, True
-        return hashlib.sha256((folder.root / path).read_bytes()).hexdigest(), key, settled
-
-    try:
-        digests = dict(zip(paths, in_threads(digest, paths, "hashing images"), strict=True))
-    except OSError as error:
-        raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
+    contents: dict[str, Content] = {}
+    for split in folder.splits.values():
+        contents |= zip(split.paths, split.contents or _contents(folder.root, split.paths), strict=True)
     total = hashlib.sha256()
-    for path, (content, key, _) in digests.items():
-        total.update(f"{path}\0{key[0]}\0{content}\n".encode("utf-8", "surrogateescape"))
+    for path in sorted(contents):
+        total.update(f"{path}\0{contents[path].bytes}\0{contents[path].sha256}\n".encode("utf-8", "surrogateescape"))
     if folder.multi_label:
         for split in folder.splits.values():
             total.update(split.targets.tobytes())
-    fresh = {path: [content, *key] for path, (content, key, settled) in digests.items() if settled}
-    if any(known.get(path) != entry for path, entry in fresh.items()):
-        _remember(cache, known | fresh)
     return total.hexdigest()
 
 
-def _known(cache: Path) -> dict[str, list[Any]]:
-    """What is remembered, if its own digest says that it is undamaged."""
+def _contents(root: Path, paths: Sequence[str]) -> list[Content]:
+    memory = Memory(root)
     try:
-        stored = read_json(cache)
-    except UserError:
-        return {}
-    intact = isinstance(stored, dict) and stored.get("sha256") == _digest(stored.get("files"))
-    return dict(stored["files"]) if intact else {}
-
-
-def _remember(cache: Path, files: dict[str, list[Any]]) -> None:
-    try:
-        cache.parent.mkdir(exist_ok=True)
-        for left in cache.parent.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed; a process that is
-            left.unlink(missing_ok=True)  # writing this file just now gives up, and reads the contents again next time
-        write_atomic(cache, to_json({"files": files, "sha256": _digest(files)}))
-    except (OSError, TrainingFault):
-        return  # a data folder that cannot be written is read anew each time
-
-
-def _digest(files: Any) -> str:
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()  # of 70,000 files, and at every start: fast
+        found = in_threads(memory.content, paths, "hashing images")
+    except OSError as error:
+        raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
+    memory.keep()
+    return found

@@ -128,7 +128,7 @@ def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise ImageError(path, "does not fit into memory") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(path, _why(path, error)) from error
+        raise ImageError(path, unreadable(path, error)) from error
 
 
 def _unusable(image: Image.Image, max_megapixels: float) -> str | None:
@@ -144,7 +144,8 @@ def _unusable(image: Image.Image, max_megapixels: float) -> str | None:
     return f"has pixels of mode {image.mode}, whose range is not known; convert it to 8 bits a channel"
 
 
-def _why(path: Path, error: Exception) -> str:
+def unreadable(path: Path, error: Exception) -> str:
+    """Why a file cannot be read as an image, from what was raised."""
     if isinstance(error, OSError) and error.strerror:
         gone = isinstance(error, FileNotFoundError) and path.is_symlink()
         return "is a link to a file that is not there" if gone else f"cannot be read ({error.strerror})"

@@ -107,10 +107,10 @@ def _places(epochs: list[int]) -> list[float]:
 def show_history(history: dict[str, Any], title: str) -> None:
     """Refreshes the live figure: inline in Jupyter, in a window where there is a display, nowhere otherwise."""
     if _in_jupyter():
-        from IPython.display import Image, clear_output, display  # type: ignore[import-not-found,unused-ignore]
+        from IPython.display import Image, clear_output, display
 
-        clear_output(wait=True)  # type: ignore[no-untyped-call,unused-ignore]
-        display(Image(plot_history(history, title)))  # type: ignore[no-untyped-call,unused-ignore]
+        clear_output(wait=True)
+        display(Image(plot_history(history, title)))
     elif _has_window():
         from matplotlib import pyplot
 

@@ -145,9 +145,9 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
     saved = checkpoint.load(folder)
     before = saved["origin"] if saved else None
     machine = choose_machine(params, before["machine"] if before else None, exact, processes.count)
-    data, skipped = open_data(data_dir, params)
-    with processes.in_turn():  # it remembers what it has hashed
-        data_fingerprint = fingerprint(data)
+    with processes.in_turn():  # it remembers what it has read
+        data, skipped = open_data(data_dir, params)
+    data_fingerprint = fingerprint(data)
     origin: dict[str, Any] = {
         "params": params.model_dump(mode="json"),
         "classes": list(data.classes),

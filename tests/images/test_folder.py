@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from images import folder as folder_module
+from images import memory as memory_module
+from images.cache import subset
 from images.folder import CHUNK, NAMED, check_headers, fingerprint, in_threads, scan
 from images.read import read_header
 from tests.conftest import TINY_CLASSES, TINY_COUNTS, write_image
@@ -365,6 +367,59 @@ def test_each_header_is_read_once(data, monkeypatch):
     assert len(seen) == len(set(seen)) == 36
 
 
+def test_what_is_remembered_saves_reading(data, monkeypatch, hashed):
+    first, _ = check_headers(scan(data), 50, skip_bad=False)
+    assert hashed == [36]
+    seen = []
+    monkeypatch.setattr(folder_module, "read_header", lambda path, limit: seen.append(path) or read_header(path, limit))
+    second, _ = check_headers(scan(data), 50, skip_bad=False)
+    assert not seen
+    assert hashed == [36]
+    for name, split in first.splits.items():
+        assert (split.sizes == second.splits[name].sizes).all()
+        assert split.contents == second.splits[name].contents
+    write_image(data / "train/apple/1.png", size=(7, 9))
+    third, _ = check_headers(scan(data), 50, skip_bad=False)
+    assert [path.name for path in seen] == ["1.png"]
+    place = third.splits["train"].paths.index("train/apple/1.png")
+    assert third.splits["train"].sizes[place].tolist() == [9, 7]
+    assert fingerprint(third) != fingerprint(first) == fingerprint(second)
+    assert hashed == [37]
+
+
+@pytest.mark.usefixtures("hashed")
+def test_what_was_remembered_of_a_larger_limit_is_refused(data):
+    write_image(data / "train/apple/1.png", size=(500, 400))
+    check_headers(scan(data), 50, skip_bad=False)
+    _, bad = check_headers(scan(data), 0.1, skip_bad=True)
+    assert bad == [("train/apple/1.png", "has 0.2 megapixels, more than max_megapixels 0.1")]
+
+
+@pytest.mark.usefixtures("hashed")
+def test_what_was_only_hashed_is_looked_at_as_an_image(data):
+    (data / "train/apple/1.png").write_bytes(b"no image")
+    fingerprint(scan(data))
+    assert len(check_headers(scan(data), 50, skip_bad=True)[1]) == 1
+    assert len(check_headers(scan(data), 50, skip_bad=True)[1]) == 1
+
+
+@pytest.mark.usefixtures("hashed")
+def test_another_pillow_reads_anew(data, monkeypatch):
+    check_headers(scan(data), 50, skip_bad=False)
+    seen = []
+    monkeypatch.setattr(folder_module, "read_header", lambda path, limit: seen.append(path) or read_header(path, limit))
+    monkeypatch.setattr(memory_module.PIL, "__version__", "0")
+    check_headers(scan(data), 50, skip_bad=False)
+    assert len(seen) == 36
+
+
+def test_fewer_images_keep_their_contents(data):
+    folder, _ = check_headers(scan(data), 50, skip_bad=False)
+    few = subset(folder.splits["train"], np.array([5, 2]))
+    assert few.paths == tuple(folder.splits["train"].paths[place] for place in (5, 2))
+    assert few.contents == tuple(folder.splits["train"].contents[place] for place in (5, 2))
+
+
 # --- fingerprint -----------------------------------------------------------------------------------------------------
 
 
@@ -379,7 +434,7 @@ def hashed(monkeypatch):
         return read_bytes(path)
 
     monkeypatch.setattr(folder_module.Path, "read_bytes", counted)
-    monkeypatch.setattr(folder_module, "_SETTLED", -10.0)
+    monkeypatch.setattr(memory_module, "SETTLED", -10.0)
     return count
 
 
