@@ -142,11 +142,16 @@ def printable(text: str) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def write_atomic(path: Path, data: bytes) -> str:
+def write_atomic(path: Path, data: bytes, *, flush: bool = True) -> str:
     """Writes a whole file or leaves what was there; the project's only way to write one.
 
     A temporary file in the same folder is written, flushed to the device and renamed over the target, then the folder
     is flushed, so that a reader, a crash or a full disk sees the old bytes or the new ones.
+
+    Args:
+        path: the file.
+        data: all of it.
+        flush: the folder too; of many files in one folder, `flush_folder` does it once.
 
     Returns:
         sha256 of the data, hexadecimal.
@@ -166,10 +171,23 @@ def write_atomic(path: Path, data: bytes) -> str:
         finally:  # also when a signal's exception passes through
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        _fsync_folder(path.parent)
+        if flush:
+            _fsync_folder(path.parent)
     except OSError as error:
         raise TrainingFault(_write_failure(path, len(data), error)) from error
     return hashlib.sha256(data).hexdigest()
+
+
+def flush_folder(path: Path) -> None:
+    """Flushes a folder to the device, so that a power cut leaves the new names in it.
+
+    Raises:
+        TrainingFault: naming the folder.
+    """
+    try:
+        _fsync_folder(path)
+    except OSError as error:
+        raise TrainingFault(_write_failure(path, 0, error)) from error
 
 
 def make_folder(path: Path) -> None:

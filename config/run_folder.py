@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from utils import BusyError, UserError, make_folder, move, printable, read_json, to_json, write_atomic
+from utils import BusyError, UserError, flush_folder, make_folder, move, printable, read_json, to_json, write_atomic
 
 PARAMS: Final = "params.json"
 PARAMS_RESOLVED: Final = "params_resolved.json"
@@ -115,7 +115,9 @@ class RunFolder:
         for name, data in files.items():
             target = self.path / name
             make_folder(target.parent)
-            digests[name] = write_atomic(target, data)
+            digests[name] = write_atomic(target, data, flush=False)
+        for parent in sorted({(self.path / name).parent for name in files}):
+            flush_folder(parent)
         if digests != self.digests():
             write_atomic(self.path / MANIFEST, _manifest(digests))
             self._digests = digests

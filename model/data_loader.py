@@ -30,6 +30,7 @@ TYPES: Final = {
     "test": ("test", False),
 }
 STATISTICS_IMAGES: Final = 10_000  # so many training images, evenly spaced, give mean and std
+VALUES_AT_ONCE: Final = 2**20  # of them, as int32
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
@@ -337,10 +338,13 @@ def _measure(store: Store) -> Statistics:
     total = squares = torch.zeros((), dtype=torch.int64)
     for canvas, sizes in store.batches([positions[start : start + 64] for start in range(0, count, 64)]):
         pixels += int(sizes.prod(1).sum())
-        for image in canvas.flatten(2):  # (Hmax, Wmax * C); the zeros beside images add nothing
-            values = image.int()  # sums over rows first, which is fast; (W, C) are left
-            total = total + values.sum(0).unflatten(0, canvas.shape[2:]).sum(0)  # (C,)
-            squares = squares + values.square().sum(0).unflatten(0, canvas.shape[2:]).sum(0)
+        at_once = max(1, VALUES_AT_ONCE // canvas[0].numel())
+        for images in torch.split(
+            canvas.flatten(2), at_once
+        ):  # (N, Hmax, Wmax * C); the zeros beside images add nothing
+            values = images.int()  # sums over images and rows first, which is fast; (W, C) are left
+            total = total + values.sum((0, 1)).reshape(canvas.shape[2:]).sum(0)  # (C,)
+            squares = squares + values.square().sum((0, 1)).reshape(canvas.shape[2:]).sum(0)
     mean = total.double() / pixels
     std = (squares.double() / pixels - mean.square()).clamp(min=0).sqrt()
     rounded = ([round(value / 255, 6) for value in values.tolist()] for values in (mean, std))

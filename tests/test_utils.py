@@ -238,6 +238,19 @@ def test_a_write_flushes_file_and_folder_in_order(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "replace", noted_replace)
     write_atomic(tmp_path / "a", b"new")
     assert calls == ["file", "replace", "folder"]
+    write_atomic(tmp_path / "b", b"new", flush=False)
+    assert calls[3:] == ["file", "replace"]
+    utils.flush_folder(tmp_path)
+    assert calls[5:] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(TrainingFault, match=rf"^{tmp_path}: cannot be written \({os.strerror(errno.EIO)}\); it needs"):
+        utils.flush_folder(tmp_path)
 
 
 def test_a_temporary_file_that_cannot_be_removed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

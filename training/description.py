@@ -73,7 +73,7 @@ def describe(
 def pack(files: Mapping[str, bytes]) -> Tensor:
     """Files as what a checkpoint can hold: one uint8 tensor."""
     text = json.dumps({name: data.decode("latin-1") for name, data in files.items()})
-    return torch.frombuffer(bytearray(zlib.compress(text.encode())), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(zlib.compress(text.encode(), level=1)), dtype=torch.uint8)
 
 
 def unpack(packed: Tensor) -> dict[str, bytes]:

@@ -139,21 +139,26 @@ def test_what_the_manifest_does_not_name_cannot_be_verified(folder: RunFolder) -
 def test_several_at_once_write_the_manifest_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
-    def watched(path: Path, data: bytes) -> str:
-        written.append(path.name)
-        return write_atomic(path, data)
+    def watched(path: Path, data: bytes, *, flush: bool = True) -> str:
+        written.append((path.name, flush))
+        return write_atomic(path, data, flush=flush)
+
+    def flushed(path: Path) -> None:
+        written.append((str(path.relative_to(folder.path)), True))
 
     monkeypatch.setattr("config.run_folder.write_atomic", watched)
-    folder.write_all({"a": b"one", "code/b": b"two"})
-    assert written == ["a", "b", "manifest.json"]
+    monkeypatch.setattr("config.run_folder.flush_folder", flushed)
+    folder.write_all({"a": b"one", "code/b": b"two", "code/c": b"three"})
+    files = [("a", False), ("b", False), ("c", False)]
+    assert written == [*files, (".", True), ("code", True), ("manifest.json", True)]
     assert RunFolder(folder.path).read("code/b") == b"two"
 
 
 def test_a_manifest_that_was_not_written_is_written_next_time(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(path: Path, data: bytes) -> str:
-        return write_atomic(path / "absent" if path.name == "manifest.json" else path, data)
+    def fails(path: Path, data: bytes, *, flush: bool = True) -> str:
+        return write_atomic(path / "absent" if path.name == "manifest.json" else path, data, flush=flush)
 
     with monkeypatch.context() as patch:
         patch.setattr("config.run_folder.write_atomic", fails)

@@ -159,10 +159,10 @@ def fails_in(where: str, code: int) -> None:
 def note_writes(note: str) -> None:
     """Notes what is written into the experiment folder: a line with the sha256 and the path of each file."""
 
-    def around(call: Callable[..., str], path: Path, data: bytes) -> str:
+    def around(call: Callable[..., str], path: Path, data: bytes, *, flush: bool = True) -> str:
         with Path(note).open("a") as file:
             file.write(f"{hashlib.sha256(data).hexdigest()} {path}\n")
-        return call(path, data)
+        return call(path, data, flush=flush)
 
     wrap("config.run_folder:write_atomic", around)
 
