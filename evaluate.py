@@ -42,14 +42,15 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--{given[0]} is for the report: add --report")
     if not 1 <= options.top_k <= MOST_IMAGES:
         raise UserError(f"--top_k {options.top_k}: must be 1 to {MOST_IMAGES}")
-    against = RunFolder(options.against) if options.against else None
     folder.lock()
     try:
         from reports.evaluation import evaluate, log_opening  # torch starts here
+        from reports.other import read_other
         from reports.report import write_report
         from reports.subject import Options, Question
 
         question = Question(options.weights, options.split, options.tta)
+        against = read_other(RunFolder(options.against), question.report) if options.against else None
         with logging_to(folder.file(LOG)):
             subject = evaluate(folder, options.data_dir, question, Options(options.top_k, options.slices, against))
             if options.split == "test":

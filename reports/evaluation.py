@@ -50,6 +50,9 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
     machine = choose_machine(params, None, exact=False)
     net = machine.take(trained.net()).eval()
     loader = fetch_dataloader((question.split,), data.root, params, machine.device, None, data)[question.split]
+    split_fingerprint = fingerprint(dataclasses.replace(data, splits={question.split: loader.split}))
+    if options.against is not None:
+        options.against.check(data.classes, loader.split.paths, split_fingerprint)
     outputs = predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
     names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
@@ -73,7 +76,7 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         intervals=intervals(names, outputs.logits, outputs.labels, losses, params.seed),
         epoch=folder.read_json(run_folder.metrics_name("valid", question.weights))["epoch"],
         same_data=same_data,
-        fingerprint=fingerprint(dataclasses.replace(data, splits={question.split: loader.split})),
+        fingerprint=split_fingerprint,
         options=options,
     )
     _write(subject)

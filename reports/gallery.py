@@ -71,13 +71,13 @@ def links(subject: Subject, shown: Gallery, index: int, here: str) -> Html:
 
 def _places(subject: Subject, shown: Gallery, index: int) -> Iterator[tuple[str, str, str]]:
     if not subject.multi_label and (cell := cell_of(subject, index)) in shown.cells:
-        yield "cell", cell_target(cell), "confusion cell"
+        yield "cell", cell_target(cell), "cell"
     if index in shown.mistakes:
-        yield "mistake", f"#mistake-{index}", "among the mistakes"
+        yield "mistake", f"#mistake-{index}", "mistakes"
     if index in shown.losses:
-        yield "loss", f"#loss-{index}", "among the losses"
+        yield "loss", f"#loss-{index}", "losses"
     if index in shown.rows:
-        yield "row", f"#row-{index}", "row of the table"
+        yield "row", f"#row-{index}", "table"
 
 
 def cell_of(subject: Subject, index: int) -> Cell:

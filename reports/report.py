@@ -4,7 +4,16 @@ from collections.abc import Callable
 from typing import Final
 
 from config import run_folder
-from reports import confusion_part, metrics_part, mistakes_part, summary
+from reports import (
+    against_part,
+    classes_part,
+    confusion_part,
+    curves_part,
+    metrics_part,
+    mistakes_part,
+    slices_part,
+    summary,
+)
 from reports.page import Section, page
 from reports.subject import Subject
 from utils import printable
@@ -13,8 +22,12 @@ from utils import printable
 PARTS: Final[dict[str, Callable[[Subject], Section | None]]] = {
     "summary": summary.section,
     "metrics": metrics_part.section,
+    "against": against_part.section,
+    "classes": classes_part.section,
     "confusion": confusion_part.section,
     "mistakes": mistakes_part.section,
+    "slices": slices_part.section,
+    "curves": curves_part.section,
 }
 
 

@@ -18,6 +18,7 @@ from model.data_loader import Loader
 from model.metric import predictions
 from reports.intervals import Interval
 from reports.misclassified import confidences, probabilities
+from reports.other import Other
 from reports.thumbnail import thumbnail
 from training.machine import Machine
 
@@ -46,12 +47,12 @@ class Options:
     Args:
         top_k: images on each sheet.
         slices: a CSV file with more about the images.
-        against: an experiment to compare with.
+        against: what an experiment to compare with gave.
     """
 
     top_k: int = 24
     slices: Path | None = None
-    against: RunFolder | None = None
+    against: Other | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,12 +42,13 @@ def changed_params(params: Params, written: Collection[str]) -> Iterator[tuple[s
     for name, field in Params.model_fields.items():
         value, default = getattr(params, name), field.get_default(call_default_factory=True)
         if field.is_required():
-            yield name, _shown(value), "none"
+            yield name, shown_value(value), "none"
         elif value != default and name != "about" and (name in written or default not in CHOSEN):
-            yield name, _shown(value), _shown(default)
+            yield name, shown_value(value), shown_value(default)
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A parameter's value as params.json would hold it, shortened."""
     dumped = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
     return short("null" if dumped is None else f"{int(dumped) if isinstance(dumped, bool) else dumped}", 200)
 
