@@ -79,7 +79,7 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         fingerprint=split_fingerprint,
         options=options,
     )
-    _write(subject)
+    write_tables(subject)
     log.info("%s", metrics_table(values, subject.intervals))
     return subject
 
@@ -90,8 +90,8 @@ def _splits(data_dir: Path, question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*others, question.split)))
 
 
-def _write(subject: Subject) -> None:
-    """The metrics, and what other programs read of the report."""
+def write_tables(subject: Subject) -> None:
+    """Writes the metrics, and what other programs read of the report."""
     folder, question, classes, paths = subject.folder, subject.question, subject.classes, subject.paths
     logits, labels, where = subject.logits, subject.labels, question.report
     result = dict(subject.values) | {

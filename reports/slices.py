@@ -116,14 +116,14 @@ def by_text(by: str, right: Array, values: Sequence[str]) -> Slicing:
 def by_column(name: str, right: Array, cells: Sequence[str]) -> Slicing:
     """Slices of a table's column: of numbers when every cell that is not empty holds one, else of texts.
 
-    A column in which (nearly) every image has a text of its own, such as an identifier, has no slice; its note says so.
+    A column in which (nearly) every image has a text of its own, such as an identifier, has no slice.
     """
     given = [cell for cell in cells if cell]
     numbers = [_number(cell) for cell in cells]
     if given and all(not math.isnan(number) for number, cell in zip(numbers, cells, strict=True) if cell):
         return by_number(name, right, np.array(numbers))
-    if max(Counter(given).values(), default=0) < min(FEWEST, len(right)):
-        return Slicing(name, [], f"no text is that of {FEWEST} images or more.")
+    if max(Counter(given).values(), default=0) < FEWEST:
+        return Slicing(name, [])
     return by_text(name, right, cells)
 
 

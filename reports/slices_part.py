@@ -30,7 +30,9 @@ def section(subject: Subject) -> Section:
         files["slices.png"] = slices_figure(drawn, accuracy(subject.logits, subject.labels))
         alt = f"Accuracy with intervals by {', '.join(short(by, 30) for by in drawn)}; the tables have the numbers"
         figure = picture(files["slices.png"], alt)
-    parts = [_table(slicing) for slicing in slicings]
+    parts = [_table(slicing) for slicing in slicings if slicing.slices]
+    if left_out := ", ".join(short(slicing.by, 40) for slicing in slicings if not slicing.slices):
+        parts.append(paragraph(f"Left out, as no value is that of {FEWEST} images or more: {left_out}."))
     return Section("slices", "Slices", join(paragraph(text), figure, *parts), files)
 
 
@@ -60,8 +62,6 @@ def _slicings(subject: Subject) -> Iterator[Slicing]:
 def _table(slicing: Slicing) -> Html:
     heading, name = tag("h3", f"By {short(slicing.by, 60)}"), short(slicing.by, 40)
     few = [part for part in slicing.slices if not part.enough]
-    if not slicing.slices:
-        return join(heading, paragraph(f"Left out: {slicing.note}"))
     if len(slicing.slices) == 1 and not slicing.note:
         return join(heading, paragraph(f"All images are alike: {short(slicing.slices[0].name)}."))
     rows = [

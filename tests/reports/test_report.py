@@ -1,16 +1,22 @@
 """The report of a trained experiment: every part is there, every link leads somewhere, and bytes repeat."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import evaluate
 import train
 from config.run_folder import RunFolder
-from reports.report import PARTS
+from reports.evaluation import write_tables
+from reports.report import PARTS, write_report
+from reports.subject import Options
+from tests.reports.subjects import made_up
 from tests.reports.test_page import Reader
 from tests.training.runs import experiment
+from training.checkpoint import npz_bytes
 
 LARGEST = 3 * 2**20  # bytes of a page
 
@@ -76,3 +82,122 @@ def test_a_sheet_has_some_images_and_not_too_many(trained, tiny_data, capsys):
 def test_metrics_name_the_images_they_are_of(trained):
     metrics = json.loads((trained / "report/test_best/metrics.json").read_text())
     assert len(metrics["fingerprint"]) == 64
+
+
+# --- against another experiment ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(trained, tmp_path):
+    path = tmp_path / "other <experiment>"
+    shutil.copytree(trained, path)
+    return path
+
+
+def against(trained, data, other):
+    return evaluate.main(["--data_dir", str(data), "--model_dir", str(trained), "--report", "--against", str(other)])
+
+
+def test_what_is_gained_and_lost_and_why(trained, other, tiny_data, tmp_path):
+    here = experiment(tmp_path / "here", num_epochs=1, learning_rate=0.0001)
+    assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(here)]) == 0
+    assert against(here, tiny_data, other) == 0
+    read = check_page(here / "report/test_best/index.html")
+    assert "Against other <experiment>" in read.text
+    assert {"learning_rate", "num_epochs"} <= set(read.text)
+    report = here / "report/test_best"
+    ours, theirs = (
+        json.loads((path / "report/test_best/metrics.json").read_text())["accuracy"] for path in (here, other)
+    )
+    changed = {}
+    for name in ("gained", "lost"):
+        file = report / f"{name}.csv"
+        changed[name] = len(file.read_text().splitlines()) - 1 if file.is_file() else 0
+    assert changed["gained"] - changed["lost"] == pytest.approx(12 * (ours - theirs))
+    row = (report / "against.csv").read_text().splitlines()[1].split(",")
+    assert row[0] == "accuracy"
+    assert float(row[1]) == pytest.approx(ours - theirs)
+
+
+def test_nothing_to_compare_with(trained, other, tiny_data, capsys):
+    shutil.rmtree(other / "report")
+    assert against(trained, tiny_data, other) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "run evaluate.py on it first" in error
+
+
+def changed_report(other, **changes):
+    """Writes the other experiment's outputs anew, with changes."""
+    folder = RunFolder(other)
+    with np.load(other / "report/test_best/predictions.npz") as stored:
+        arrays = dict(stored) | changes.pop("arrays", {})
+    metrics = json.loads((other / "report/test_best/metrics.json").read_text()) | changes
+    folder.write("report/test_best/predictions.npz", npz_bytes(**arrays))
+    folder.write_json("report/test_best/metrics.json", metrics)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"arrays": {"classes": np.array(["ant", "bee"])}}, "its 2 classes are not these 3"),
+        ({"arrays": {"paths": np.array(["test/apple/0.jpg", "x"])}}, "it saw 2 images, here are 12; 1 are in both"),
+        ({"fingerprint": "0"}, "the same names, but are not the same files"),
+    ],
+)
+def test_other_images_or_classes_are_refused(trained, other, tiny_data, changes, problem, capsys):
+    changed_report(other, **changes)
+    assert against(trained, tiny_data, other) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert problem in error
+
+
+# --- slices by a table ------------------------------------------------------------------------------------------------
+
+
+def test_columns_of_a_table_are_slices(tmp_path):
+    subject = made_up(tmp_path, classes=2, images=40)
+    rows = [
+        f'"{path.replace(chr(34), chr(34) * 2)}",{"old" if i % 4 else "<new>"},{i},{path[-20:]}'
+        for i, path in enumerate(subject.paths)
+    ]
+    table = tmp_path / "more.csv"
+    table.write_text("\n".join(["image,<age>,price,code", *rows]) + "\n")
+    section = PARTS["slices"](dataclasses.replace(subject, options=Options(slices=table)))
+    text = Reader(section.body).text
+    assert {"By <age>", "<new>", "old", "By price"} <= set(text)
+    assert any("no value is that of 20 images or more: code" in part for part in text)
+    lines = section.files["slices.csv"].decode().splitlines()
+    assert sum(line.startswith("<age>,") for line in lines) == 2
+    assert sum(line.startswith("price,") for line in lines) == 5
+
+
+def test_a_table_that_is_not_there(trained, tiny_data, capsys):
+    options = ["--data_dir", str(tiny_data), "--model_dir", str(trained), "--report", "--slices", "none.csv"]
+    assert evaluate.main(options) == 2
+    assert "none.csv: cannot be read" in capsys.readouterr().err
+
+
+# --- any number of classes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("classes", "images", "channels", "several"),
+    [(2, 1, 1, False), (2, 200, 3, False), (40, 3, 3, False), (1000, 1, 3, False), (4, 30, 3, True), (2, 1, 1, True)],
+    ids=["2 grey images", "2 classes", "40 classes", "1,000 classes", "several classes", "several, 2 grey images"],
+)
+def test_the_page_stays_usable(tmp_path, classes, images, channels, several):
+    subject = made_up(tmp_path, classes, images, channels, several)
+    write_tables(subject)
+    write_report(subject)
+    page = subject.folder.file("report/index.html")
+    read = check_page(page)
+    sections = [attributes["id"] for element, attributes in read.elements if element == "section"]
+    assert sections == [name for name in PARTS if name != "against"]
+    if several:
+        assert any("may have several" in text for text in read.text)
+    else:
+        cells = [a["href"] for element, a in read.elements if element == "a" and a["href"].startswith("#cell-")]
+        assert len(cells) >= 1
