@@ -23,6 +23,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="which of its weights (default: best)")
     parser.add_argument("--split", choices=include.SPLITS[1:], default="test", help="default: test")
     parser.add_argument("--tta", action="store_true", help="average over each image and its mirror image")
+    sure = parser.add_argument_group("confidence, fitted on the valid split")
+    sure.add_argument("--calibrate", action="store_true", help="divide the logits by the temperature that suits valid")
+    sure.add_argument(
+        "--accuracy_target", type=float, metavar="X", help="and find the confidence from which on X are right"
+    )
     report = parser.add_argument_group("the report")
     report.add_argument("--report", action="store_true", help="write report/index.html: one page with everything")
     report.add_argument("--top_k", type=int, default=24, metavar="N", help="images on each sheet; default 24")
@@ -42,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--{given[0]} is for the report: add --report")
     if not 1 <= options.top_k <= MOST_IMAGES:
         raise UserError(f"--top_k {options.top_k}: must be 1 to {MOST_IMAGES}")
+    if (target := options.accuracy_target) is not None and not 0 < target < 1:
+        raise UserError(f"--accuracy_target {target:g}: must be above 0 and below 1")
     folder.lock()
     try:
         from reports.evaluation import evaluate, log_opening  # torch starts here
@@ -49,10 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         from reports.report import write_report
         from reports.subject import Options, Question
 
-        question = Question(options.weights, options.split, options.tta)
+        question = Question(options.weights, options.split, options.tta, options.calibrate or target is not None)
         against = read_other(RunFolder(options.against), question.report) if options.against else None
         with logging_to(folder.file(LOG)):
-            subject = evaluate(folder, options.data_dir, question, Options(options.top_k, options.slices, against))
+            subject = evaluate(
+                folder, options.data_dir, question, Options(options.top_k, options.slices, against, target)
+            )
             if options.split == "test":
                 count = log_opening(folder, question)
                 log.info("the test set has been opened %d time%s for this experiment", count, "s" if count > 1 else "")

@@ -58,9 +58,15 @@ def weights_name(kind: str) -> str:
     return f"weights_{kind}.safetensors"
 
 
-def metrics_name(split: str, kind: str, tta: bool = False) -> str:
+def metrics_name(split: str, kind: str, tta: bool = False, calibrated: bool = False) -> str:
     """metrics_val_best_weights.json, as the source template names it; metrics_test_… for the test split."""
-    return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights{'_tta' * tta}.json"
+    how = f"{'_tta' * tta}{'_calibrated' * calibrated}"
+    return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights{how}.json"
+
+
+def calibration_name(kind: str, tta: bool = False) -> str:
+    """calibration_best.json: temperature and threshold for those weights, fitted on valid."""
+    return f"calibration_{kind}{'_tta' * tta}.json"
 
 
 # What training leaves besides its checkpoints, the sources, the log and its state.

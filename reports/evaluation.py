@@ -10,9 +10,11 @@ import numpy as np
 from config import run_folder
 from config.run_folder import RunFolder
 from images.folder import check_headers, fingerprint, scan
-from model.data_loader import fetch_dataloader
+from model.data_loader import Loader, fetch_dataloader
 from model.loss import make_loss
 from model.metric import compute, metrics
+from reports.calibrating import calibrate, told
+from reports.calibration import measures
 from reports.classification import classification_report, metrics_table
 from reports.confusion import confusion_csv, confusion_figure, confusion_matrix
 from reports.intervals import intervals
@@ -20,7 +22,7 @@ from reports.misclassified import misclassified_csv
 from reports.subject import Options, Question, Subject
 from training.build import class_counts
 from training.checkpoint import npz_bytes
-from training.evaluation import mirrored, predict
+from training.evaluation import Predictions, mirrored, predict
 from training.machine import choose_machine
 from training.trained import load_trained
 from utils import UserError, log, printable, read_json
@@ -49,11 +51,22 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
     same_data = trained.check_data(data)
     machine = choose_machine(params, None, exact=False)
     net = machine.take(trained.net()).eval()
-    loader = fetch_dataloader((question.split,), data.root, params, machine.device, None, data)[question.split]
-    split_fingerprint = fingerprint(dataclasses.replace(data, splits={question.split: loader.split}))
+
+    def outputs_on(split: str) -> tuple[Loader, Predictions]:
+        if split not in data.splits:
+            raise UserError(f"{printable(str(data_dir))}: has no {split}/, on which the temperature is fitted")
+        loader = fetch_dataloader((split,), data.root, params, machine.device, None, data)[split]
+        return loader, predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
+
+    split_fingerprint = fingerprint(dataclasses.replace(data, splits={question.split: data.splits[question.split]}))
     if options.against is not None:
-        options.against.check(data.classes, loader.split.paths, split_fingerprint)
-    outputs = predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
+        options.against.check(data.classes, data.splits[question.split].paths, split_fingerprint)
+    loader, outputs = outputs_on(question.split)
+    calibration = None
+    if question.calibrated:
+        how = (question.weights, question.tta, options.accuracy_target, same_data)
+        calibration = calibrate(folder, *how, lambda: outputs_on("valid")[1])
+        outputs = Predictions(outputs.logits.astype(np.float64) / calibration.temperature, outputs.labels)
     names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
     values = compute(names, outputs.logits, outputs.labels, loss)
@@ -78,9 +91,12 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         same_data=same_data,
         fingerprint=split_fingerprint,
         options=options,
+        calibration=calibration,
     )
     write_tables(subject)
     log.info("%s", metrics_table(values, subject.intervals))
+    for line in told(calibration, outputs.logits, outputs.labels, question.split) if calibration else ():
+        log.info("%s", line)
     return subject
 
 
@@ -93,7 +109,7 @@ def _splits(data_dir: Path, question: Question) -> tuple[str, ...]:
 def write_tables(subject: Subject) -> None:
     """Writes the metrics, and what other programs read of the report."""
     folder, question, classes, paths = subject.folder, subject.question, subject.classes, subject.paths
-    logits, labels, where = subject.logits, subject.labels, question.report
+    logits, labels, where, found = subject.logits, subject.labels, question.report, subject.calibration
     result = dict(subject.values) | {
         "intervals": subject.intervals,
         "weights": question.weights,
@@ -103,10 +119,11 @@ def write_tables(subject: Subject) -> None:
         "num_images": len(labels),
         "fingerprint": subject.fingerprint,
         "trained_on_this_data": subject.same_data,
+        "calibration": measures(logits, labels) | {"temperature": found.temperature if found else None},
     }
     folder.write_json(f"{where}/{run_folder.METRICS}", result)
     if question.split == "test":
-        folder.write_json(run_folder.metrics_name("test", question.weights, question.tta), result)
+        folder.write_json(run_folder.metrics_name("test", question.weights, question.tta, question.calibrated), result)
     report = classification_report(logits, labels, classes, subject.values, subject.intervals)
     folder.write(f"{where}/classification_report.txt", report.encode("utf-8", "backslashreplace"))
     folder.write(f"{where}/misclassified.csv", misclassified_csv(paths, logits, labels, classes))

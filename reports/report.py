@@ -6,9 +6,11 @@ from typing import Final
 from config import run_folder
 from reports import (
     against_part,
+    calibration_part,
     classes_part,
     confusion_part,
     curves_part,
+    labels_part,
     metrics_part,
     mistakes_part,
     slices_part,
@@ -25,7 +27,9 @@ PARTS: Final[dict[str, Callable[[Subject], Section | None]]] = {
     "against": against_part.section,
     "classes": classes_part.section,
     "confusion": confusion_part.section,
+    "calibration": calibration_part.section,
     "mistakes": mistakes_part.section,
+    "labels": labels_part.section,
     "slices": slices_part.section,
     "curves": curves_part.section,
 }

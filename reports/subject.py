@@ -16,6 +16,7 @@ from images.folder import DataFolder
 from images.read import Pixels, read_image
 from model.data_loader import Loader
 from model.metric import predictions
+from reports.calibrating import Calibration
 from reports.intervals import Interval
 from reports.misclassified import confidences, probabilities
 from reports.other import Other
@@ -25,19 +26,28 @@ from training.machine import Machine
 
 @dataclass(frozen=True)
 class Question:
-    """What to evaluate: weights best, last or averaged; on which split; with a mirrored view added or not."""
+    """What to evaluate.
+
+    Args:
+        weights: best, last or averaged.
+        split: on which.
+        tta: with a mirrored view added.
+        calibrated: with logits divided by the temperature fitted on valid.
+    """
 
     weights: str
     split: str
     tta: bool
+    calibrated: bool = False
 
     @property
     def report(self) -> str:
         """The folder of its report, inside the experiment folder."""
-        return f"{run_folder.REPORT}/{self.split}_{self.weights}{'_tta' * self.tta}"
+        return f"{run_folder.REPORT}/{self.split}_{self.weights}{'_tta' * self.tta}{'_calibrated' * self.calibrated}"
 
     def __str__(self) -> str:
-        return f"{self.split} split, {self.weights} weights{', with mirror images' * self.tta}"
+        how = f"{', with mirror images' * self.tta}{', calibrated' * self.calibrated}"
+        return f"{self.split} split, {self.weights} weights{how}"
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,13 @@ class Options:
         top_k: images on each sheet.
         slices: a CSV file with more about the images.
         against: what an experiment to compare with gave.
+        accuracy_target: what the answers shall reach of which the net is sure, for a calibrated question.
     """
 
     top_k: int = 24
     slices: Path | None = None
     against: Other | None = None
+    accuracy_target: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +81,7 @@ class Subject:
         loader: the split's images as the net sees them, and as tensors.
         machine: device and precision.
         net: on the machine, in evaluation mode.
-        logits: (N, C) float32.
+        logits: (N, C) float32; of a calibrated question float64, divided by the temperature.
         labels: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multi-label data.
         losses: (N,) each image's loss.
         values: metrics over all images.
@@ -78,6 +90,7 @@ class Subject:
         same_data: whether train and valid are the files of the training.
         fingerprint: sha256 of the split's images.
         options: what was asked of the report.
+        calibration: of a calibrated question.
     """
 
     folder: RunFolder
@@ -98,6 +111,7 @@ class Subject:
     same_data: bool
     fingerprint: str
     options: Options = Options()
+    calibration: Calibration | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
