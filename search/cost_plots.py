@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STATES: Final = {"finished": "#4878a8", "running": "#009e73", "pruned": "#e69f00", "stopped": "#cc79a7",
                  "failed": "#d55e00", "lost": "#7a2f00", "damaged": "#000000"}  # fmt: skip
 MOST_BARS: Final = 60
+MOST_NAMED: Final = 12  # settings; more names would lie upon each other
 
 
 def draw_best_so_far(comparison: Comparison) -> "Figure | None":
@@ -77,7 +78,10 @@ def draw_timeline(comparison: Comparison) -> "Figure | None":
 
 
 def _trade_off(comparison: Comparison, cost: Callable[[Run], float], label: str) -> "Figure | None":
-    """Each setting's metric against a cost, and the front of those that no other beats in both, with their ranks."""
+    """Each setting's metric against a cost, and the front of those that no other beats in both, with their ranks.
+
+    A few settings that differ in their nets are called by the net, whether they are on the front or not.
+    """
     scored = [
         (setting.mean(cost), -comparison.sign * setting.mean(lambda run: run.score(comparison.metric)), rank)
         for rank, setting in enumerate(comparison.settings, 1)
@@ -92,9 +96,15 @@ def _trade_off(comparison: Comparison, cost: Callable[[Run], float], label: str)
     front = worth > np.maximum.accumulate([-math.inf, *worth[:-1]])
     panel.plot(costs, scores, "o", color=GREY, markersize=5, label="a setting")
     panel.step(costs[front], scores[front], where="post", color=COLOURS[0], marker="o", label="Pareto front")
-    for place, score, rank in zip(costs[front], scores[front], ranks[front], strict=True):
-        panel.annotate(f"rank {rank:.0f}", (place, score), (5, -11 * comparison.sign), textcoords="offset points",
-                       fontsize=8, va="center")  # fmt: skip
+    nets = [str(setting.values.get("arch", "")) for setting in comparison.settings]
+    by_net = len(set(nets)) == len(nets) <= MOST_NAMED
+    called = np.ones_like(front) if by_net else front
+    for place, score, rank in zip(costs[called], scores[called], ranks[called], strict=True):
+        text = short(nets[int(rank) - 1], 24) if by_net else f"rank {rank:.0f}"
+        right = place > costs[-1] / 2 and by_net  # a name may be long: it stays inside
+        panel.annotate(text, (place, score), (-5 if right else 5, -11 * comparison.sign), textcoords="offset points",
+                       fontsize=8, va="center", ha="right" if right else "left", parse_math=False)  # fmt: skip
+    panel.margins(0.06, 0.1)
     if costs[-1] > 10 * costs[0]:
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter(lambda place, _: brief(float(place)))

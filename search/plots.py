@@ -210,9 +210,27 @@ PLOTS: Final[dict[str, Callable[[Comparison], "Figure | None"]]] = {
 
 
 def _varied(comparison: Comparison) -> list[str]:
-    """The parameters of which finished settings have more than one value."""
-    seen = {name: {canonical(setting.values[name]) for setting in comparison.settings} for name in comparison.names}
-    return [name for name, values in seen.items() if len(values) > 1]
+    """The parameters of which finished settings have more than one value, without those that only follow another.
+
+    A batch size that was chosen for each arch says nothing of its own: it follows the arch.
+    """
+    seen = {name: [canonical(setting.values[name]) for setting in comparison.settings] for name in comparison.names}
+    varied = [name for name, values in seen.items() if len(set(values)) > 1]
+    texts = [name for name in varied if all(isinstance(s.values[name], str) for s in comparison.settings)]
+    return [
+        name
+        for place, name in enumerate(varied)
+        if not any(
+            _follows(seen[name], seen[text])
+            for text in texts
+            if text != name and (name not in texts or varied.index(text) < place)
+        )
+    ]
+
+
+def _follows(values: list[str], others: list[str]) -> bool:
+    """Whether equal others always have equal values beside them."""
+    return len(set(zip(values, others, strict=True))) == len(set(others))
 
 
 def _limit(panel: "Axes", curves: list[np.ndarray]) -> None:

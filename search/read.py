@@ -44,6 +44,7 @@ class Run:
         metric: what its best epoch is best at.
         valid: loss and each metric on the validation images, by epoch.
         train: the same on the training images, as seen during the epochs.
+        test: loss and metrics of the best weights on the test images; empty where evaluate.py has not measured them.
         best: index of the best epoch; None before the first.
         seconds: of all epochs.
         memory: peak in MB; nan when not known.
@@ -68,6 +69,7 @@ class Run:
     metric: str = "accuracy"
     valid: dict[str, np.ndarray] = field(default_factory=dict)
     train: dict[str, np.ndarray] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
     best: int | None = None
     seconds: float = 0.0
     memory: float = math.nan
@@ -183,6 +185,10 @@ def _take_summary(run: Run, summary: str) -> None:
         run.size = float(found[1].replace(",", ""))
 
 
+def _take_test(run: Run, metrics: dict[str, Any]) -> None:
+    run.test = {sys.intern(name): float(value) for name, value in metrics.items() if type(value) in (int, float)}
+
+
 # In the order of reading: the resolved parameters take the place of those written by hand.
 _FILES: Final[dict[str, Callable[[Run, Any], None]]] = {
     run_folder.PARAMS: _take_params,
@@ -192,6 +198,7 @@ _FILES: Final[dict[str, Callable[[Run, Any], None]]] = {
     run_folder.HISTORY: _take_history,
     run_folder.ENVIRONMENT: _take_environment,
     run_folder.NET_SUMMARY: _take_summary,
+    run_folder.metrics_name("test", "best"): _take_test,
 }
 
 

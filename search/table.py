@@ -51,7 +51,7 @@ COLUMNS: Final = (
     "data", "rank", "state", "reason", "folder", "seeds_finished", "seeds_tried", "metric", "mean", "std", "low",
     "high", "each_seed", "best_epoch", "epochs", "last_epoch_mean", "valid_loss", "gap", "difference",
     "difference_low", "difference_high", "pairs", "paired_over", "separable", "seconds_per_epoch", "seconds",
-    "memory_mb", "parameters",
+    "memory_mb", "parameters", "test_mean", "test_std", "test_seeds",
 )  # fmt: skip
 
 
@@ -71,6 +71,8 @@ def _csv(comparisons: list[tuple[Comparison, list[Row]]]) -> bytes:
 
 def _of_setting(row: Row, rank: int, comparison: Comparison) -> dict[str, Any]:
     setting, difference = row.setting, row.difference
+    test = setting.by_seed(lambda run: run.test.get(comparison.metric, math.nan))
+    tested = [value for value in test.values() if math.isfinite(value)]
     return {
         "rank": rank,
         "state": "finished",
@@ -97,6 +99,9 @@ def _of_setting(row: Row, rank: int, comparison: Comparison) -> dict[str, Any]:
         "seconds": sum(run.seconds for run in setting.runs),
         "memory_mb": setting.mean(lambda run: run.memory),
         "parameters": _whole(setting.mean(lambda run: run.size)),
+        "test_mean": float(np.mean(tested)) if tested else None,
+        "test_std": float(np.std(tested, ddof=1)) if len(tested) > 1 else None,
+        "test_seeds": len(tested) or None,
     }
 
 
@@ -161,10 +166,11 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
     if not ranked:
         return "No run has finished yet."
     metric, one_seed = comparison.metric, all(len(row.scores) == 1 for row in ranked)
+    any_test = any(comparison.metric in run.test for row in ranked for run in row.setting.runs)
     by_hand = not all(run.searched for row in ranked for run in row.setting.runs)  # values alone do not name a folder
     header = ["rank", *["folder"][: by_hand], *comparison.names, "seeds", f"{metric}, best epoch", "95% interval",
-              "difference to the best", f"{metric}, last epoch", "best epoch", "valid loss", "train-valid gap",
-              "s/epoch", "time", "memory MB", "parameters"]  # fmt: skip
+              "difference to the best", *[f"{metric}, test"][:any_test], f"{metric}, last epoch", "best epoch",
+              "valid loss", "train-valid gap", "s/epoch", "time", "memory MB", "parameters"]  # fmt: skip
     lines = []
     for rank, row in enumerate(ranked[:LONGEST], 1):
         of = _of_setting(row, rank, comparison)
@@ -173,7 +179,7 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
             f"{len(row.scores)}/{row.setting.total}",
             f"{row.mean:.4f}" + ("" if math.isnan(row.std) else f" ± {row.std:.4f}"),
             _ends(row.interval) or f"n = {len(row.scores)}", _difference(row) if rank > 1 else "best",
-            _figure(of["last_epoch_mean"]), f"{of['best_epoch']:.3g} of {of['epochs']:.3g}",
+            *[_test(of)][:any_test], _figure(of["last_epoch_mean"]), f"{of['best_epoch']:.3g} of {of['epochs']:.3g}",
             _figure(of["valid_loss"]), _figure(of["gap"]), _figure(of["seconds_per_epoch"], ".3g"),
             duration(of["seconds"]), _figure(of["memory_mb"], ".0f"), _figure(of["parameters"] / 1e6, ".3g", " M"),
         ])  # fmt: skip
@@ -187,11 +193,21 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
         notes.append("n = 1: no setting was repeated with another seed, so what a seed changes is not known.")
     else:
         notes.append("± is the standard deviation over seeds, the interval that of their mean (Student's t).")
+    if any_test:
+        notes.append("Test: of the kept weights, where evaluate.py has measured it; nothing is ranked by it.")
     if any(row.difference for row in ranked):
         notes.append(_how_compared(ranked))
     if len(ranked) > LONGEST:
         notes.append(f"The first {LONGEST} of {len(ranked)} settings; {RESULTS_CSV} has all.")
     return _table(header, lines) + "\n\n" + " ".join(notes)
+
+
+def _test(of: dict[str, Any]) -> str:
+    if of["test_mean"] is None:
+        return "-"
+    spread = "" if of["test_std"] is None else f" ± {of['test_std']:.4f}"
+    missing = of["seeds_finished"] - of["test_seeds"]
+    return f"{of['test_mean']:.4f}{spread}" + f" ({of['test_seeds']} of {of['seeds_finished']} seeds)" * bool(missing)
 
 
 def _how_compared(ranked: list[Row]) -> str:

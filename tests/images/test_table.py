@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.table import NAMED, Images, as_is, class_name, first_level, label_rule, table_images
+from tests.conftest import write_image
 from utils import UserError
 
 
@@ -252,3 +253,49 @@ def test_a_table_with_a_rule(read):
         'f,tree\na.png,"[""Home & Garden >> Pots""]"\nb.jpg,"[""Toys >> Cars""]"\n', "f", "tree", "first_level"
     )
     assert rows == {"a.png": "home_and_garden", "b.jpg": "toys"}
+
+
+# --- a shop's table --------------------------------------------------------------------------------------------------
+
+SHOP = (  # the columns of Flipkart's products, with what makes them hard to read: quotes, commas and lines in cells
+    "uniq_id,crawl_timestamp,product_url,product_name,product_category_tree,pid,retail_price,discounted_price,image,"
+    "is_FK_Advantage_product,description,product_rating,overall_rating,brand,product_specifications\n"
+)
+PRODUCTS = [
+    (
+        "a1",
+        "Home Furnishing >> Curtains & Accessories >> Curtains >> Elegance Polyester Multicolor Abstract Eyelet Do...",
+    ),
+    ("b2", "Baby Care >> Baby Bath & Skin >> Baby Bath Towels >> Sathiyas"),
+    ("c3", 'Home Decor & Festive Needs >> Showpieces >> Ethnic >> Brass ""Hanuman""'),
+    ("d4", "Home Furnishing >> Bed Linen >> Bedsheets"),
+]
+
+
+def shop_table(*products):
+    return SHOP + "".join(
+        f'{key},2016-04-30 03:22:56 +0000,http://shop/{key}?pid=X,"Towel, red",'
+        f'"[""{tree}""]",PID,999.0,,{key}.jpg,False,'
+        f'"Key Features of it\nPrice: Rs. 899, ""soft""\n",No rating available,No rating available,,'
+        '"{""product_specification""=>[{""key""=>""Brand"", ""value""=>""X""}]}"\n'
+        for key, tree in products
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "classes"),
+    [
+        ("first_level", ["home_furnishing", "baby_care", "home_decor_and_festive_needs", "home_furnishing"]),
+        ('regex:>> ([^>"]+)', ["curtains_and_accessories", "baby_bath_and_skin", "showpieces", "bed_linen"]),
+    ],
+)
+def test_a_shops_table_gives_its_classes_by_a_level_of_the_tree(tmp_path, caplog, rule, classes):
+    for key, _ in PRODUCTS:
+        write_image(tmp_path / "Images" / f"{key}.jpg")
+    (tmp_path / "shop.csv").write_text(shop_table(*PRODUCTS, ("gone", "Watches >> Wrist Watches"), ("lost", "Watches")))
+    found = list(table_images(tmp_path / "shop.csv", tmp_path / "Images", "image", "product_category_tree", rule))
+    assert {path.name: label for label, _, path in found} == {
+        f"{key}.jpg": label for (key, _), label in zip(PRODUCTS, classes, strict=True)
+    }
+    assert "shop.csv: left out" in caplog.text
+    assert "gone.jpg (line 16)" in caplog.text

@@ -12,7 +12,7 @@ from search import jobs
 from search.collect import collect
 from search.cost_plots import draw_against_size, draw_against_time, draw_best_so_far, draw_timeline
 from search.figures import Scale, over_seeds, time_unit
-from search.plots import PLOTS, draw_heat_map, draw_history, draw_importance, write_plots
+from search.plots import PLOTS, draw_heat_map, draw_history, draw_importance, draw_responses, write_plots
 from search.words import short
 from tests.search.folders import experiment, grid, write
 from utils import UserError
@@ -130,6 +130,20 @@ def test_the_front_holds_what_nothing_beats_in_both(tmp_path, metric, front):
     assert list(panel.lines[1].get_xdata()) == [1, *front]
     assert [text.get_text() for text in panel.texts] == ["rank 5", "rank 3", "rank 1"]
     assert draw_against_time(comparison).axes[0].get_xlabel() == "time of one training, minutes"
+
+
+def test_what_is_linked_to_the_net_is_not_drawn_as_if_it_were_free(tmp_path):
+    linked = [("conv", "a/b.pth", 28, 64), ("deep", "c.pth", 28, 128), ("resnet18", "d.pth", 56, 128)]
+    for i, (arch, weights, im_sz, batch) in enumerate(linked):
+        values = {"arch": arch, "pretrain": weights, "im_sz": im_sz, "batch_size": batch}
+        folder = experiment(tmp_path / arch, values, 0.5 + i / 10)
+        (folder / "net_summary.txt").write_text(f"{3 - i},000,000 parameters")
+    [comparison] = collect(tmp_path)
+    assert [panel.get_xlabel() for panel in draw_responses(comparison).axes] == ["arch"]
+    assert [text.get_text() for text in draw_against_size(comparison).axes[0].texts] == ["resnet18", "deep", "conv"]
+    experiment(tmp_path / "conv_56", {"arch": "conv", "pretrain": "a/b.pth", "im_sz": 56, "batch_size": 64})
+    [comparison] = collect(tmp_path)
+    assert [panel.get_xlabel() for panel in draw_responses(comparison).axes] == ["arch", "im_sz"]
 
 
 def test_what_costs_more_and_is_no_better_is_not_on_the_front(tmp_path):

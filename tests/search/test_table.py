@@ -30,6 +30,27 @@ def accuracies(folder):
     return [row["valid"]["accuracy"] for row in json.loads((folder / "history.json").read_text())["epochs"]]
 
 
+def test_what_was_measured_on_the_test_images_stands_beside_and_ranks_nothing(tmp_path):
+    grid(tmp_path)
+    text, rows = results(tmp_path)
+    assert "test" not in text.splitlines()[4]
+    assert (rows[0]["test_mean"], rows[0]["test_seeds"]) == ("", "")
+    for row, accuracies_of in ((rows[0], [0.5, 0.6, 0.7]), (rows[1], [0.9, 0.8])):
+        for name, accuracy in zip(row["folder"].split(), accuracies_of, strict=False):
+            write(
+                tmp_path / name / "metrics_test_best_weights.json",
+                {"accuracy": accuracy, "tta": False, "split": "test"},
+            )
+    text, after = results(tmp_path)
+    assert [row["folder"] for row in after] == [row["folder"] for row in rows]
+    assert [float(after[0][key]) for key in ("test_mean", "test_std", "test_seeds")] == pytest.approx([0.6, 0.1, 3])
+    assert [float(after[1][key]) for key in ("test_mean", "test_seeds")] == pytest.approx([0.85, 2])
+    assert "| accuracy, test" in text
+    assert "| 0.6000 ± 0.1000 " in text
+    assert "| 0.8500 ± 0.0707 (2 of 3 seeds) " in text
+    assert "nothing is ranked by it" in text
+
+
 def test_several_seeds(tmp_path):
     grid(tmp_path)
     text, rows = results(tmp_path)

@@ -1,0 +1,69 @@
+"""The comparisons of nets that come with the project: what they train, and that a table can be made of one."""
+
+import csv
+import json
+
+import pytest
+
+import evaluate
+import include
+import search_hyperparams
+import synthesize_results
+from config.load import load_params
+from search.plan import make_plan
+from tests.search.searches import search_folder
+from training.catalogues import catalogues
+
+PARENTS = sorted(path.parent for path in (include.ROOT / "experiments" / "compare").glob("*/params.json"))
+NETS = {"fashion_mnist": 4, "cifar10": 4, "flipkart_scratch": 3, "flipkart_pretrained": 2}
+
+
+def test_all_are_known():
+    assert {parent.name for parent in PARENTS} == NETS.keys()
+
+
+@pytest.mark.parametrize("parent", PARENTS, ids=lambda parent: parent.name)
+def test_each_trains_its_nets_with_five_seeds_and_values_of_their_own(parent, tmp_path):
+    written = json.loads((parent / "params.json").read_text())
+    [(names, rows)] = written["hyper_search"].items()
+    assert names.startswith("arch,")
+    assert names.endswith(",learning_rate")
+    plan = make_plan(parent)
+    assert len(rows) == NETS[parent.name]
+    assert len(plan.trials) == 5 * len(rows)
+    for row in rows:
+        trials = [trial for trial in plan.trials if trial.params["arch"] == row[0]]
+        assert sorted(trial.params.get("seed", 0) for trial in trials) == [0, 1, 2, 3, 4]
+        for trial in trials:
+            assert [trial.params[name] for name in names.split(",")] == row
+            (tmp_path / "params.json").write_text(json.dumps(trial.params))
+            params = load_params(tmp_path / "params.json", catalogues=catalogues())
+            assert params.num_epochs == written["num_epochs"]
+    from_scratch = {trial.params["pretrain"] == 0 for trial in plan.trials}
+    assert from_scratch == {parent.name != "flipkart_pretrained"}
+    text = (include.ROOT / "docs" / "comparisons.md").read_text()
+    assert f"--parent_dir {parent.relative_to(include.ROOT)}" in text
+
+
+@pytest.mark.slow
+def test_a_comparison_from_start_to_the_test_images(tiny_data, tmp_path):
+    linked = {"arch,im_sz,batch_size": [["shallow", 12, 12], ["conv", 20, 6]]}
+    parent = search_folder(tmp_path / "x", linked, batch_size=8, search={"seeds": 2})
+    data = ["--data_dir", str(tiny_data)]
+    assert search_hyperparams.main([*data, "--parent_dir", str(parent), "--jobs", "1", "--gpus", "cpu"]) == 0
+    trials = sorted(path for path in parent.iterdir() if path.name.startswith("arch_"))
+    assert len(trials) == 4
+    for trial in trials:
+        assert evaluate.main([*data, "--model_dir", str(trial)]) == 0
+    assert synthesize_results.main(["--parent_dir", str(parent)]) == 0
+    with (parent / "results.csv").open(newline="") as file:
+        rows = {row["arch"]: row for row in csv.DictReader(file)}
+    assert {arch: (row["im_sz"], row["batch_size"]) for arch, row in rows.items()} == {
+        "shallow": ("12", "12"),
+        "conv": ("20", "6"),
+    }
+    assert {(row["seeds_finished"], row["test_seeds"]) for row in rows.values()} == {("2", "2")}
+    assert all(0 <= float(row["test_mean"]) <= 1 for row in rows.values())
+    text = (parent / "results.md").read_text()
+    assert "| arch " in text
+    assert "| accuracy, test " in text
