@@ -338,10 +338,8 @@ def _measure(store: Store) -> Statistics:
     total = squares = torch.zeros((), dtype=torch.int64)
     for canvas, sizes in store.batches([positions[start : start + 64] for start in range(0, count, 64)]):
         pixels += int(sizes.prod(1).sum())
-        at_once = max(1, VALUES_AT_ONCE // canvas[0].numel())
-        for images in torch.split(
-            canvas.flatten(2), at_once
-        ):  # (N, Hmax, Wmax * C); the zeros beside images add nothing
+        rows = canvas.flatten(2)  # (B, Hmax, Wmax * C); the zeros beside images add nothing
+        for images in torch.split(rows, max(1, VALUES_AT_ONCE // rows[0].numel())):
             values = images.int()  # sums over images and rows first, which is fast; (W, C) are left
             total = total + values.sum((0, 1)).reshape(canvas.shape[2:]).sum(0)  # (C,)
             squares = squares + values.square().sum((0, 1)).reshape(canvas.shape[2:]).sum(0)
