@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from config.schema import Params
+from training.threads import idle_threads
 from utils import UserError, log
 
 
@@ -68,6 +69,12 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, p
         torch.set_num_threads(params.threads)
     elif before and before["device"] == device:
         torch.set_num_threads(min(before["threads"], torch.get_num_threads()))
+    elif not cuda:
+        threads, others = idle_threads()
+        if threads < torch.get_num_threads():
+            log.info("%d of %d threads, as other programs keep %.1f cores busy (threads: N sets how many)",
+                     threads, torch.get_num_threads(), others)  # fmt: skip
+        torch.set_num_threads(threads)
     same_device = before is not None and before["device"] == device
     precision = params.precision if params.precision != "auto" else _precision(device)
     memory_format = params.memory_format
