@@ -9,6 +9,7 @@ from training.curves import png_bytes
 from utils import printable
 
 LARGEST_WITH_NUMBERS = 25  # classes; beyond it the cells are too small for figures
+LARGEST_WITH_NAMES = 100  # classes; beyond it names would lie over each other, and drawing them takes most of the time
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -36,9 +37,10 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
     panel = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [printable(name)[:24] for name in classes]
-    panel.set_xticks(range(count), names, rotation=90 if count > 6 else 30, parse_math=False)
-    panel.set_yticks(range(count), names, parse_math=False)
+    if count <= LARGEST_WITH_NAMES:
+        names = [printable(name)[:24] for name in classes]
+        panel.set_xticks(range(count), names, rotation=90 if count > 6 else 30, parse_math=False)
+        panel.set_yticks(range(count), names, parse_math=False)
     panel.set_xlabel("predicted")
     panel.set_ylabel("true")
     panel.set_title(title, parse_math=False)

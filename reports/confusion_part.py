@@ -5,13 +5,12 @@ from typing import Final
 
 import numpy as np
 
-from reports.confusion import confusion_matrix
+from reports.confusion import LARGEST_WITH_NAMES, confusion_matrix
 from reports.gallery import MATRIX_CLASSES, Cell, Gallery, cell_target, gallery, links
 from reports.page import Html, Section, details, join, link, paragraph, picture, scrolled, short, table, tag
 from reports.sheets import sheet
 from reports.subject import Subject
 
-FIGURE_CLASSES: Final = 100  # up to so many, the matrix can be seen as a picture
 CELL_IMAGES: Final = 6  # shown of a cell
 CELL_NAMES: Final = 3  # named of a cell when BYTES are used up
 BYTES: Final = 600_000  # of markup, for the images of all cells together
@@ -75,7 +74,7 @@ def _pairs(subject: Subject, matrix: np.ndarray, cells: Sequence[Cell]) -> Html:
     what = f"The {len(rows)} most confused of {confused:,} pairs that occur. Press a number to see its images."
     header = ["true", "predicted", "images", "share of the true class"]
     pairs = table(header, rows, label="Most confused pairs")
-    if len(subject.classes) > FIGURE_CLASSES:
+    if len(subject.classes) > LARGEST_WITH_NAMES:
         return join(paragraph(what), pairs)
     figure = subject.folder.read(f"{subject.question.report}/confusion_matrix.png")
     alt = f"Confusion matrix of {len(subject.classes)} classes; the table has its most confused pairs"
