@@ -41,6 +41,14 @@ REPORT_PAGE: Final = "index.html"
 METRICS: Final = "metrics.json"  # of a report
 PREDICTIONS: Final = "predictions.npz"  # of a report
 TEST_LOG: Final = "test_set_openings.json"
+EXPORT: Final = "export"  # the folder of what leaves the experiment:
+MODEL_ONNX: Final = "model.onnx"
+MODEL_INT8: Final = "model.int8.onnx"
+MODEL_PT2: Final = "model.pt2"
+MODEL_WEIGHTS: Final = "model.safetensors"
+MODEL_NET: Final = "model.json"  # how to build the net of model.safetensors
+MODEL_CARD: Final = "MODEL.md"
+EXPORT_REPORT: Final = "export.json"
 
 ASIDE: Final = "before-"  # with a time: results of an earlier run
 

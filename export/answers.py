@@ -1,0 +1,113 @@
+"""From names on a command line to lines of answers: finding images, and writing what the model says. No torch."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from export.predictor import Prediction
+from images.read import ImageError
+from images.walk import Walk
+from reports.tables import csv_bytes
+from utils import Interrupted, UserError, printable
+
+STANDARD_INPUT: Final = "-"
+Line = Callable[[Path, Prediction | ImageError], str]
+
+
+def find(names: Sequence[str], listed: TextIO) -> Iterator[Path]:
+    """The images meant: files as they are named, folders with all in them, and for "-" a path on each line.
+
+    Raises:
+        UserError: a folder holds no image, or there is no such file or folder.
+    """
+    for name in names:
+        path = Path(name)
+        if name == STANDARD_INPUT:
+            yield from (Path(line) for line in map(str.strip, listed) if line)
+        elif path.is_dir():
+            yield from _walked(path)
+        elif not path.exists() and not path.is_symlink():
+            raise UserError(f"{printable(name)}: no such file or folder")
+        else:
+            yield path
+
+
+def _walked(folder: Path) -> list[Path]:
+    try:
+        found = Walk(folder, ".").images(".")
+    except OSError as error:
+        raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
+    if not found:
+        raise UserError(f"{printable(str(folder))}: holds no image")
+    return [folder / path for path in found]
+
+
+def as_table(top: int, classes: Sequence[str]) -> tuple[str, Line]:
+    """Columns for people; the head is empty."""
+    width = min(24, max(len(printable(name)) for name in classes))
+
+    def line(path: Path, answer: Prediction | ImageError) -> str:
+        shown = printable(str(path))
+        if isinstance(answer, ImageError):
+            return f"{shown}  -  {answer.reason}\n"
+        best = (f"{printable(name):{width}} {chance:.4f}" for name, chance in answer.top(top))
+        return f"{shown}  {'  '.join(best)}\n"
+
+    return "", line
+
+
+def as_csv(top: int, classes: Sequence[str]) -> tuple[str, Line]:
+    """A row for each image: its path, the best classes each with its probability, and what is wrong with the file."""
+    count = min(top, len(classes))
+
+    def row(cells: Sequence[object]) -> str:
+        return csv_bytes(cells, ()).decode()  # type: ignore[arg-type]
+
+    def line(path: Path, answer: Prediction | ImageError) -> str:
+        if isinstance(answer, ImageError):
+            return row([str(path), *[""] * (2 * count), answer.reason])
+        best = [cell for name, chance in answer.top(top) for cell in (name, f"{chance:.6f}")]
+        return row([str(path), *best, ""])
+
+    ranks = [cell for rank in range(1, count + 1) for cell in (f"class_{rank}", f"probability_{rank}")]
+    return row(["image", *ranks, "error"]), line
+
+
+def as_jsonl(top: int, classes: Sequence[str]) -> tuple[str, Line]:
+    """An object for each image: "image" and "classes", best first, or "error"."""
+
+    def line(path: Path, answer: Prediction | ImageError) -> str:
+        if isinstance(answer, ImageError):
+            return _json({"image": str(path), "error": answer.reason})
+        best = [{"class": name, "probability": round(chance, 6)} for name, chance in answer.top(top)]
+        return _json({"image": str(path), "classes": best})
+
+    return "", line
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+# What --format can name.
+FORMATS: Final = {"table": as_table, "csv": as_csv, "jsonl": as_jsonl}
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Writes to standard output in characters that the terminal has.
+
+    Raises:
+        Interrupted: what reads it has ended, as `head` does.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        for line in lines:
+            sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+        raise Interrupted(signal.SIGPIPE) from None

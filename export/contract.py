@@ -1,0 +1,70 @@
+"""What an exported model says of itself: what goes in, what comes out, and where it is from. No torch."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from utils import UserError, printable
+
+KEY: Final = "dossier"  # of the model's metadata
+INPUT: Final = "images"
+PROBABILITIES: Final = "probabilities"
+LOGITS: Final = "logits"
+
+
+class Contract(BaseModel):
+    """The metadata of an exported model.
+
+    Its input is uint8 (batch, height, width, 3): upright RGB images of any one size. Its outputs are float32
+    (batch, classes): probabilities, and the logits they come from.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    name: str
+    classes: list[str] = Field(min_length=2)
+    multi_label: bool
+    im_sz: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3]
+    resize: Literal["crop", "letterbox", "squash"]
+    crop_fraction: float = Field(gt=0, le=1)
+    background: list[Annotated[int, Field(ge=0, le=255)]] = Field(min_length=3, max_length=3)
+    max_megapixels: float = Field(gt=0)
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
+    temperature: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "int8"] = "fp32"
+    weights: str
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _as_many_as_channels(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError("its mean and its std must hold a number for each channel")
+        return self
+
+    def to_metadata(self) -> dict[str, str]:
+        """As the metadata of a file."""
+        return {KEY: json.dumps(self.model_dump(), ensure_ascii=True, allow_nan=False)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> "Contract":
+        """Reads it back.
+
+        Raises:
+            UserError: the file was not made by export_model.py, by a newer one, or is damaged.
+        """
+        if KEY not in metadata:
+            raise UserError(
+                f"{where}: was not written by export_model.py: it says nothing of its classes and its input"
+            )
+        try:
+            return cls.model_validate_json(metadata[KEY])
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+            raise UserError(f"{where}: what it says of itself cannot be used ({what}); export it anew") from error
