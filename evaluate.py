@@ -13,6 +13,8 @@ from config.run_folder import LOG, REPORT_PAGE, WEIGHTS, RunFolder
 from utils import UserError, log, logging_to, reports_errors
 
 MOST_IMAGES = 100  # on a sheet of the report
+MOST_CORRUPTED = 100_000  # as many of a split
+ATTRIBUTION = ("auto", "grad_cam", "eigen_cam", "occlusion", "off")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -25,15 +27,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tta", action="store_true", help="average over each image and its mirror image")
     sure = parser.add_argument_group("confidence, fitted on the valid split")
     sure.add_argument("--calibrate", action="store_true", help="divide the logits by the temperature that suits valid")
-    sure.add_argument(
-        "--accuracy_target", type=float, metavar="X", help="and find the confidence from which on X are right"
-    )
+    sure.add_argument("--accuracy_target", type=float, metavar="X", help="and find the confidence for accuracy X")
     report = parser.add_argument_group("the report")
     report.add_argument("--report", action="store_true", help="write report/index.html: one page with everything")
     report.add_argument("--top_k", type=int, default=24, metavar="N", help="images on each sheet; default 24")
-    report.add_argument(
-        "--slices", type=Path, metavar="FILE.csv", help="more about the images: accuracy by its columns"
-    )
+    report.add_argument("--slices", type=Path, metavar="FILE.csv", help="more about the images: accuracy by column")
+    report.add_argument("--attribution", choices=ATTRIBUTION, default="auto", help="maps of where the net looks")
+    report.add_argument("--robustness", type=int, default=0, metavar="N", help="corrupt so many images; default 0")
     report.add_argument("--against", type=Path, metavar="FOLDER", help="another experiment, to compare image by image")
     return parser.parse_args(argv)
 
@@ -43,12 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates and returns the exit code: 0 done, 2 bad input, 3 the folder is being trained."""
     options = parse(argv)
     folder = RunFolder(options.model_dir)
-    if not options.report and (given := [name for name in ("slices", "against") if getattr(options, name)]):
+    given = [name for name in ("slices", "robustness", "against") if getattr(options, name)]
+    if given and not options.report:
         raise UserError(f"--{given[0]} is for the report: add --report")
-    if not 1 <= options.top_k <= MOST_IMAGES:
-        raise UserError(f"--top_k {options.top_k}: must be 1 to {MOST_IMAGES}")
     if (target := options.accuracy_target) is not None and not 0 < target < 1:
         raise UserError(f"--accuracy_target {target:g}: must be above 0 and below 1")
+    for name, least, most in (("top_k", 1, MOST_IMAGES), ("robustness", 0, MOST_CORRUPTED)):
+        if not least <= (value := getattr(options, name)) <= most:
+            raise UserError(f"--{name} {value}: must be {least} to {most}")
     folder.lock()
     try:
         from reports.evaluation import evaluate, log_opening  # torch starts here
@@ -58,18 +60,16 @@ def main(argv: list[str] | None = None) -> int:
 
         question = Question(options.weights, options.split, options.tta, options.calibrate or target is not None)
         against = read_other(RunFolder(options.against), question.report) if options.against else None
+        looks = options.attribution, options.robustness
+        asked = Options(options.top_k, options.slices, against, target, *looks)
         with logging_to(folder.file(LOG)):
-            subject = evaluate(
-                folder, options.data_dir, question, Options(options.top_k, options.slices, against, target)
-            )
+            subject = evaluate(folder, options.data_dir, question, asked)
             if options.split == "test":
                 count = log_opening(folder, question)
                 log.info("the test set has been opened %d time%s for this experiment", count, "s" if count > 1 else "")
             if options.report:
                 write_report(subject)
-            log.info(
-                "report: %s", folder.file(f"{question.report}/{REPORT_PAGE}" if options.report else question.report)
-            )
+            log.info("report: %s", folder.file(question.report + f"/{REPORT_PAGE}" * options.report))
     finally:
         folder.unlock()
     return include.DONE

@@ -6,6 +6,7 @@ from typing import Final
 from config import run_folder
 from reports import (
     against_part,
+    attribution_part,
     calibration_part,
     classes_part,
     confusion_part,
@@ -13,6 +14,7 @@ from reports import (
     labels_part,
     metrics_part,
     mistakes_part,
+    robustness_part,
     slices_part,
     summary,
 )
@@ -30,8 +32,10 @@ PARTS: Final[dict[str, Callable[[Subject], Section | None]]] = {
     "calibration": calibration_part.section,
     "mistakes": mistakes_part.section,
     "labels": labels_part.section,
+    "attribution": attribution_part.section,
     "slices": slices_part.section,
     "curves": curves_part.section,
+    "robustness": robustness_part.section,
 }
 
 

@@ -59,12 +59,16 @@ class Options:
         slices: a CSV file with more about the images.
         against: what an experiment to compare with gave.
         accuracy_target: what the answers shall reach of which the net is sure, for a calibrated question.
+        attribution: how it is shown where the net looks: auto, a key of METHODS of reports/attribution.py, or off.
+        robustness: images that are corrupted in every way; 0: none.
     """
 
     top_k: int = 24
     slices: Path | None = None
     against: Other | None = None
     accuracy_target: float | None = None
+    attribution: str = "auto"
+    robustness: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ def check_page(path):
 def test_the_page_leads_everywhere(trained, name):
     read = check_page(trained / "report" / name)
     sections = [attributes["id"] for element, attributes in read.elements if element == "section"]
-    assert sections == [name for name in PARTS if name != "against"]
+    assert sections == [name for name in PARTS if name not in ("against", "robustness")]
     assert "a <b> & c" in read.text
 
 
@@ -69,7 +69,7 @@ def test_the_same_again_gives_the_same_bytes(trained, tiny_data, tmp_path):
 
 
 def test_options_of_the_report_need_the_report(trained, tiny_data, capsys):
-    for option, value in (("slices", "x.csv"), ("against", str(trained))):
+    for option, value in (("slices", "x.csv"), ("robustness", "5"), ("against", str(trained))):
         assert evaluate.main(["--data_dir", str(tiny_data), "--model_dir", str(trained), f"--{option}", value]) == 2
         assert f"--{option} is for the report: add --report" in capsys.readouterr().err
 
