@@ -1,23 +1,20 @@
 """Makes a data folder, data/<name>/{train,valid,test}/<class>/<image>, from a named source; or checks one.
 
 python prepare_data.py --source digits --out data/digits
-python prepare_data.py --source fashion_mnist --out data/fashion_mnist --archive fashion_mnist_raw.tar
 python prepare_data.py --source csv --csv shop.csv --images_dir Images --label_column category --out data/shop
-python prepare_data.py --check data/shop --strict
+python prepare_data.py --check data/shop --strict --html
 """
 
 import argparse
 import signal
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import include
 from images.check import check, report
 from images.items import FRACTIONS, Division
 from images.sources import SOURCES, prepare
 from images.table import LABEL_RULES
+from reports.data_report import write_data_report
 from utils import Interrupted, UserError, log, logging_to, printable, reports_errors
 
 SOURCE_OPTIONS = ("csv", "images_dir", "image_column", "label_column", "label_rule")
@@ -44,26 +41,29 @@ def parser() -> argparse.ArgumentParser:
     checks = parser.add_argument_group("checking")
     checks.add_argument("--check", type=Path, metavar="FOLDER", help="print a report on a data folder")
     checks.add_argument("--strict", action="store_true", help="exit with 2 when --check finds anything")
+    checks.add_argument("--html", nargs="?", type=Path, const=Path(), metavar="FILE", help="and as one page")
     return parser
 
 
-def _terminated(signum: int, frame: FrameType | None) -> None:
+def _terminated(signum: int, frame: object) -> None:
     raise Interrupted(signum, "interrupted; nothing was left behind")
 
 
 @reports_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Prepares or checks; returns the exit code."""
     arguments = parser().parse_args(argv)
     given = {name for name, value in vars(arguments).items() if value is not None and value is not False}
     if not ("check" in given or {"source", "out"} <= given):
         raise UserError("give --source NAME --out FOLDER to make a data folder, or --check FOLDER to check one")
-    if stray := sorted(given - {"check", "strict"} if "check" in given else given & {"strict"}):
+    if stray := sorted(given - {"check", "strict", "html"} if "check" in given else given & {"strict", "html"}):
         raise UserError(f"--{stray[0]} cannot be used {'with' if 'check' in given else 'without'} --check")
     with logging_to(None):
         if arguments.check is not None:
             found = check(arguments.check)
             log.info("%s", report(found))
+            if arguments.html is not None:
+                log.info("page: %s", write_data_report(found, arguments.html))
             return include.BAD_INPUT if arguments.strict and found.findings() else include.DONE
         options = {name: value for name in SOURCE_OPTIONS if (value := getattr(arguments, name)) is not None}
         division = Division(arguments.valid_fraction, arguments.test_fraction, arguments.seed)
@@ -77,4 +77,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(main())
+    raise SystemExit(main())

@@ -11,6 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 import include
+from images.appearance import Appearance, appearance
 from images.duplicates import Print, compared, fingerprint, identical, nearly_identical
 from images.folder import in_threads, scan
 from images.read import Header, ImageError, read_header, read_image
@@ -30,6 +31,7 @@ class Checked:
         root: the folder.
         counts: images per split and class; of multi-label data the class is "".
         headers: of the readable images, by path relative to the root.
+        looks: how these look.
         unreadable: path and reason.
         structure: what is wrong with the folders.
         identical: groups of images with the same pixels.
@@ -41,6 +43,7 @@ class Checked:
     root: Path
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     headers: dict[str, Header] = field(default_factory=dict)
+    looks: dict[str, Appearance] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     structure: list[str] = field(default_factory=list)
     identical: list[Group] = field(default_factory=list)
@@ -97,20 +100,20 @@ def _look_at(found: Checked, paths: Sequence[str], max_megapixels: float) -> Non
     """Decodes the images, and compares them with each other."""
     by_look = {paths[place] for place in compared(len(paths))}
 
-    def look(path: str) -> tuple[Header, Print] | str:
+    def look(path: str) -> tuple[Header, Appearance, Print] | str:
         try:
             header = read_header(found.root / path, max_megapixels)
             pixels = read_image(found.root / path, max_megapixels=max_megapixels)
         except ImageError as error:
             return error.reason
-        return header, fingerprint(pixels, path in by_look)
+        return header, appearance(pixels), fingerprint(pixels, path in by_look)
 
     prints: dict[str, Print] = {}
     for path, seen in zip(paths, in_threads(look, paths, "reading"), strict=True):
         if isinstance(seen, str):
             found.unreadable[path] = seen
         else:
-            found.headers[path], prints[path] = seen
+            found.headers[path], found.looks[path], prints[path] = seen
     names = list(prints)
     search = nearly_identical(list(prints.values()))
     found.identical = [tuple(names[i] for i in group) for group in identical(list(prints.values()))]
@@ -195,13 +198,14 @@ def _classes_table(found: Checked) -> str:
 def _sizes_table(found: Checked) -> str:
     """Sizes, modes and formats per split."""
     return tabulate(
-        list(_size_rows(found)),
+        list(size_rows(found)),
         ["split", "width", "height", "modes", "formats", "turned by EXIF"],
         disable_numparse=True,
     )
 
 
-def _size_rows(found: Checked) -> Iterator[list[str]]:
+def size_rows(found: Checked) -> Iterator[list[str]]:
+    """Of each split: widths, heights, modes, formats, and images that EXIF turns."""
     for split in found.counts:
         headers = [header for path, header in found.headers.items() if _split(path) == split]
         if not headers:
