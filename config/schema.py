@@ -20,7 +20,7 @@ from utils import did_you_mean, to_json, write_atomic
 
 MOST_GROUPS = 64
 # Keys that change how fast a run goes or what is said of it, not what is learned.
-FREE_KEYS: Final = frozenset({"about", "cache", "cache_gigabytes", "checkpoint_minutes", "num_workers"})
+FREE_KEYS: Final = frozenset({"about", "cache", "cache_gigabytes", "checkpoint_minutes", "monitor", "num_workers"})
 
 
 def _flag(value: Any) -> Any:
@@ -115,6 +115,19 @@ class EarlyStopping(_Part):
         if self.monitor_metric == "loss" and self.minimize is False:
             raise ValueError("its minimize must be 1 or null, as a smaller loss is better")
         return self
+
+
+class Monitor(_Part):
+    """What is taken down of the inside of a net while it trains."""
+
+    interval: int = Field(default=50, ge=1, le=1_000_000, description="optimizer steps between two looks")
+    what: Annotated[
+        list[Literal["activations", "updates", "histograms"]], Field(max_length=10), AfterValidator(_distinct)
+    ] = Field(
+        default=["activations", "updates", "histograms"],
+        description="what is looked at beside the gradients: activations of each layer, updates of each layer group, "
+        "histograms of each layer's weights, gradients and activations",
+    )
 
 
 class Pruner(_Part):
@@ -287,6 +300,9 @@ class Params(_Part):
     early_stopping: EarlyStopping | None = Field(default=None, description="when to end before num_epochs; null: never")
     save_summary_steps: int = Field(
         default=100, ge=1, le=1_000_000, description="steps between two rows of the history"
+    )
+    monitor: Flag | Monitor = Field(
+        default=False, description="1: watch gradients, updates and activations, and warn; or an object; 0: off"
     )
     checkpoint_minutes: float = Field(
         default=0.0, ge=0, description="minutes between checkpoints within an epoch; 0: at its end only"

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from config.run_folder import RunFolder
+from config.schema import Monitor as MonitorSettings
 from config.schema import Normalization, Params
 from images.folder import DataFolder
 from model.data_loader import Share, fetch_dataloader
@@ -22,6 +23,7 @@ from training.averaging import EMA, LastEpochs
 from training.early_stopping import make_early_stopping
 from training.loop import Parts
 from training.machine import Machine
+from training.monitor import Monitor
 from training.processes import Processes
 from utils import UserError, printable
 
@@ -90,6 +92,7 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine,
         stopping=make_early_stopping(params.early_stopping, schedule, params.num_epochs)
         if params.early_stopping
         else None,
+        monitor=Monitor(net, groups, optimizer, _watched(params) if processes.first else None),
         metrics=tuple(params.metrics),
         best_metric=params.best_metric,
         num_epochs=params.num_epochs,
@@ -121,6 +124,10 @@ def _groups(net: nn.Module, params: Params, num_classes: int) -> list[list[str]]
         with contextlib.suppress(UserError):
             return layer_groups(net, count, input_shape(params), num_classes)
     return layer_groups(net, fewest, input_shape(params), num_classes)
+
+
+def _watched(params: Params) -> MonitorSettings | None:
+    return (MonitorSettings() if params.monitor is True else params.monitor) or None
 
 
 def _in_force(params: Params, parts: Parts, machine: Machine, groups: int, num_classes: int) -> Params:

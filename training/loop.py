@@ -18,6 +18,7 @@ from training.averaging import EMA, LastEpochs
 from training.checkpoint import Progress, Seen
 from training.early_stopping import EarlyStopping
 from training.evaluation import Autocast, Predictions, predict
+from training.monitor import Monitor
 from training.processes import Processes
 from training.recorder import Pauses, Recorder, epoch_row, keep_best, step_row
 from utils import TrainingFault
@@ -42,6 +43,7 @@ class Parts:
     ema: EMA | None
     last_epochs: LastEpochs
     stopping: EarlyStopping | None
+    monitor: Monitor
     metrics: tuple[str, ...]
     best_metric: str
     num_epochs: int
@@ -90,6 +92,7 @@ def train_epoch(parts: Parts, state: Progress, recorder: Pauses) -> dict[str, fl
         parts.schedule.set_rates(state.step)
         random = integer_seed(parts.seed, state.epoch, state.step, "net")  # dropout, stochastic depth
         torch.manual_seed(random + parts.processes.index)
+        parts.monitor.before_step(state)
         images = sum(batch.total for batch in group)
         for batch in group:
             with parts.autocast():
@@ -124,6 +127,7 @@ def measure(parts: Parts, outputs: Predictions) -> dict[str, float]:
 def update(parts: Parts) -> None:
     """One optimizer step from the accumulated gradients, refused when they are not finite, so weights stay whole."""
     parts.scaler.unscale_(parts.optimizer)
+    parts.monitor.before_update()
     weights = [p for p in parts.net.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(weights, parts.gradient_clip or math.inf)
     scaled = parts.scaler.is_enabled()  # fp16: a step that overflowed is left out and the scale lowered
@@ -131,6 +135,7 @@ def update(parts: Parts) -> None:
         raise TrainingFault("the gradient is not finite: lower learning_rate, or set gradient_clip", "diverged")
     parts.scaler.step(parts.optimizer)
     parts.scaler.update()
+    parts.monitor.after_update()
     parts.optimizer.zero_grad(set_to_none=True)
     if parts.ema is not None:
         parts.ema.update(parts.net)

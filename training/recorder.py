@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +51,9 @@ class Recorder:
         signals: the requests from outside to stop.
         checkpoint_minutes: save within an epoch too, this often; 0 for epoch ends only.
         processes: that train, and decide together when to save and when to stop.
+
+    Attributes:
+        followers: told of each state that has been committed, after its files are written.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Recorder:
         self.signals = signals
         self.processes = processes
         self.checkpoint_seconds = checkpoint_minutes * 60 or math.inf
+        self.followers: list[Callable[[Progress], None]] = []
         self._saved = time.monotonic()
         self._published: tuple[int, int] = (-1, -1)  # epoch of the history and of the best weights last written
 
@@ -138,6 +142,8 @@ class Recorder:
             self.folder.write(run_folder.HISTORY_FIGURE, plot_history(state.history, title))
             show_history(state.history, title)
         self._published = (state.epoch, best_epoch)
+        for follow in self.followers:
+            follow(state)
 
     def keep_weights(self, kind: str, weights: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
         """Writes weights_<kind>.safetensors and its metrics on the validation split."""

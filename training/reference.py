@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import include
-from config.schema import EarlyStopping, Normalization, Params, ProgressiveResizing, Pruner, RateRange, Search
+from config.schema import EarlyStopping, Monitor, Normalization, Params, ProgressiveResizing, Pruner, RateRange, Search
 from config.wording import allowed
 from images.augment import AUGMENTATIONS
 from model.loss import LOSSES, MULTI_LABEL
@@ -30,7 +30,8 @@ SECTIONS: Final = {  # by the first key of each
 }  # fmt: skip
 INSIDE: Final[dict[str, tuple[type[BaseModel], ...]]] = {
     "learning_rate": (RateRange,), "normalize": (Normalization,), "early_stopping": (EarlyStopping,),
-    "progressive_resizing": (ProgressiveResizing,), "search": (Search,), "search.pruner": (Pruner,),
+    "progressive_resizing": (ProgressiveResizing,), "monitor": (Monitor,), "search": (Search,),
+    "search.pruner": (Pruner,),
 }  # fmt: skip
 SHORTER: Final = (  # bounds that are there against accidents say nothing to a reader
     (r"text of 1 to \d+ characters", "text"),

@@ -23,6 +23,7 @@ from training.checkpoint import Progress
 from training.description import describe, pack, unpack
 from training.loop import fit, measure, validate
 from training.machine import choose_machine
+from training.monitor_plots import Pictures
 from training.processes import Processes
 from training.recorder import Learns, Recorder, Witness
 from training.signals import Signals
@@ -185,12 +186,16 @@ def _train(
         "ema": parts.ema,
         "last_epochs": parts.last_epochs,
         "stopping": parts.stopping,
+        "monitor": parts.monitor if built.params.monitor else None,
     }
     learning = {name: part for name, part in candidates.items() if part is not None}
     kind = Recorder if parts.processes.first else Witness
     minutes = built.params.checkpoint_minutes
     recorder = kind(folder, learning, origin, parts.valid.split, signals, minutes, parts.processes)
+    pictures = Pictures(parts.monitor, folder)
+    recorder.followers.append(pictures.follow)
     if saved is not None:
+        saved["learning"].setdefault("monitor", parts.monitor.state_dict())  # it may be switched on later
         recorder.restore(saved, state)
         log.info("continuing after epoch %d, step %d", state.epoch, state.step)
         recorder.publish(state)
@@ -203,6 +208,7 @@ def _train(
             # Most often the signal went to the loader workers too, and the loop met a dead one before it looked.
             log.warning("%s", error)
             raise Interrupted(signals.received, f"{folder}: stopped; the same command goes on") from None
+    pictures.draw()
     if ended == "finished":
         _finish(built, state, recorder)
     if ended == "finished" and built.params.overfit:
