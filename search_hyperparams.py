@@ -9,7 +9,7 @@ them at once.
 import argparse
 from pathlib import Path
 
-from config.schema import Search
+from config.parts import Search
 from search.clusters import add_options, cluster_of
 from search.launchers import slots
 from search.run import Options, run

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from config import run_folder
-from config.schema import Normalization
+from config.parts import Normalization
 from export.contract import Contract
 from export.session import Outputs, Run
 from images.augment import normalise

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import include
-from config.schema import Normalization, Params
+from config.parts import Normalization
+from config.schema import Params
 from images.augment import Augment, normalise
 from images.cache import Store, View, open_store, subset
 from images.folder import DataFolder, Split, check_headers, fingerprint, scan

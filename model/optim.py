@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from config.schema import RateRange
+from config.parts import RateRange
 from utils import UserError, did_you_mean, log, select
 
 # Tables of positions; class tokens and scales are told by their shape.

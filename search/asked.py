@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from config import run_folder
-from config.schema import Search
+from config.parts import Search
 from search.read import Run
 from utils import UserError, printable, read_json
 

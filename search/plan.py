@@ -10,8 +10,9 @@ from typing import Any
 
 from config import run_folder, strict_json
 from config.load import load_params
+from config.parts import Search
 from config.run_folder import RunFolder
-from config.schema import FREE_KEYS, Params, Search
+from config.schema import FREE_KEYS, Params
 from config.space import (
     Axis,
     Combination,

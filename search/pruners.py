@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from config import run_folder
-from config.schema import Pruner as Settings
+from config.parts import Pruner as Settings
 from config.space import probes
 from search import jobs
 from search.plan import Plan, Trial, about

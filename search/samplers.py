@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from config.schema import Search
+from config.parts import Search
 from config.space import Axis, Choices, Combination, Range, combined, same
 from search.strategies import Base, randomly, sobol
 from utils import UserError, optional_import

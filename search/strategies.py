@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from config.schema import Search
+from config.parts import Search
 from config.space import MOST_COMBINATIONS, Axis, Combination, combined
 from utils import UserError
 

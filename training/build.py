@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from config.parts import Monitor as MonitorSettings
+from config.parts import Normalization
 from config.run_folder import RunFolder
-from config.schema import Monitor as MonitorSettings
-from config.schema import Normalization, Params
+from config.schema import Params
 from images.folder import DataFolder
 from model.data_loader import Share, fetch_dataloader
 from model.freezing import apply_freezing

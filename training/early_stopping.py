@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from config import schema
+from config import parts
 from model.metric import greater_is_better
 from model.schedule import Schedule
 from utils import UserError, log, positional
@@ -108,7 +108,7 @@ class EarlyStopping:
             setattr(self, name, value)
 
 
-def make_early_stopping(settings: schema.EarlyStopping, schedule: Schedule, num_epochs: int) -> EarlyStopping:
+def make_early_stopping(settings: parts.EarlyStopping, schedule: Schedule, num_epochs: int) -> EarlyStopping:
     """The early stopping that params ask for, as it suits the schedule.
 
     Where the rates anneal, nothing is judged before their peak, nor in the first quarter of the epochs, and the end

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from config import run_folder
+from config.parts import RateRange
 from config.run_folder import RunFolder
-from config.schema import Params, RateRange
+from config.schema import Params
 from model.optim import group_rates
 from model.schedule import Row, Schedule
 from training import checkpoint

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from config.schema import Monitor as Settings
+from config.parts import Monitor as Settings
 from model.groups import owner
 from training.checkpoint import Progress
 from utils import log

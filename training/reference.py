@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import include
-from config.schema import EarlyStopping, Monitor, Normalization, Params, ProgressiveResizing, Pruner, RateRange, Search
+from config.parts import EarlyStopping, Monitor, Normalization, ProgressiveResizing, Pruner, RateRange, Search
+from config.schema import Params
 from config.wording import allowed
 from images.augment import AUGMENTATIONS
 from model.loss import LOSSES, MULTI_LABEL

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from config.schema import EarlyStopping, json_schema
+from config.parts import EarlyStopping
+from config.schema import json_schema
 from config.wording import ELSEWHERE
 from tests.config.params_files import problems
 

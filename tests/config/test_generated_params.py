@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config import strict_json
-from config.schema import EarlyStopping, Params, RateRange
+from config.parts import EarlyStopping, RateRange
+from config.schema import Params
 from tests.config.params_files import CATALOGUES, TEMPLATE, load
 from utils import UserError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from config.load import MOST_PROBLEMS, load_params
-from config.schema import EarlyStopping, Params
+from config.parts import EarlyStopping
+from config.schema import Params
 from tests.config.params_files import CATALOGUES, TEMPLATE, load, problems
 from utils import UserError
 

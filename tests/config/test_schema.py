@@ -14,7 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 import include
-from config.schema import EarlyStopping, Normalization, Params, RateRange, json_schema
+from config.parts import EarlyStopping, Normalization, RateRange
+from config.schema import Params, json_schema
 from config.strict_json import Place
 
 # The edge that is still right, and the first wrong one.
@@ -96,6 +97,11 @@ EDGES: list[tuple[str, Any, Any]] = [
             ("asha", "reduction", 100, 101), ("median", "startup", 1, 0), ("median", "startup", 10**5, 10**5 + 1),
         ]
     ),
+    ("monitor", {"interval": 1}, {"interval": 0}),
+    ("monitor", {"interval": 10**6}, {"interval": 10**6 + 1}),
+    ("monitor", {"what": ["updates"]}, {"what": ["updates", "updates"]}),
+    ("monitor", {"what": []}, {"what": ["gradients"]}),
+    ("monitor", 1, 2),
     ("normalize", {"mean": [-1, 0, 1], "std": [1, 1, 1e-9]}, {"mean": [-1, 0, 1], "std": [1, 1, 0]}),
 ]  # fmt: skip
 

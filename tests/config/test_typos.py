@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from config.schema import EarlyStopping, Normalization, Params, Pruner, RateRange, Search
+from config.parts import EarlyStopping, Normalization, Pruner, RateRange, Search
+from config.schema import Params
 from config.wording import ELSEWHERE
 from tests.config.params_files import problems
 

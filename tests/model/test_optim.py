@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from config.schema import RateRange
+from config.parts import RateRange
 from model import optim
 from utils import UserError
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from config.schema import EarlyStopping, Params
+from config.parts import EarlyStopping
+from config.schema import Params
 from model import schedule
 from model.torch_schedule import PER_STEP, TORCH_SCHEDULERS
 from utils import UserError

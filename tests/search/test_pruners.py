@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from config.parts import Pruner
 from config.run_folder import RunFolder
-from config.schema import Pruner
 from search import agenda, run
 from search.jobs import look
 from search.plan import make_plan

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 import include
-from config.schema import Search
+from config.parts import Search
 from config.space import belongs, read_axes
 from search import agenda, samplers
 from search.agenda import tried

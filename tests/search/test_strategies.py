@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.schema import Search
+from config.parts import Search
 from config.space import Axis, read_axes
 from search.samplers import SAMPLERS
 from search.strategies import STRATEGIES

@@ -14,7 +14,8 @@ from scipy import stats
 import include
 import search_hyperparams
 from config.load import load_params
-from config.schema import Params, Search
+from config.parts import Search
+from config.schema import Params
 from search.table import COLUMNS, write_results
 from search.words import duration, escaped, show
 from tests.search.folders import experiment, grid, write

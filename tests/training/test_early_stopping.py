@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from config import schema
+from config import parts, schema
 from model.schedule import make_schedule
 from training.early_stopping import EarlyStopping, make_early_stopping
 from utils import UserError
@@ -136,7 +136,7 @@ def test_every_part_of_the_state_matters(omitted, caplog):
 
 
 def _made(scheduler, num_epochs=20, arguments=None, metrics=(), **settings):
-    early_stopping = schema.EarlyStopping(**settings)
+    early_stopping = parts.EarlyStopping(**settings)
     params = schema.Params(
         arch="shallow",
         scheduler=scheduler,

@@ -5,7 +5,7 @@ from torch import nn
 
 import train
 from config import run_folder
-from config.schema import Monitor as Settings
+from config.parts import Monitor as Settings
 from tests.training.group import Group
 from tests.training.runs import experiment, outcome
 from tests.training.test_distributed import SMOOTH, SMOOTH_NET
