@@ -22,6 +22,7 @@ Origin = tuple[int, str]  # for sorting, and the file's line or the override as 
 Problem = tuple[Place, str]  # a place in the file, and what is wrong there
 
 MOST_PROBLEMS: Final = 100
+WEIGHTS_SUFFIXES: Final = (".pt", ".pth", ".bin", ".safetensors")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -208,3 +209,11 @@ def _uses(key: str, data: dict[str, Any]) -> Iterator[tuple[Place, str, list[Pla
         elif isinstance(entry, str) and (key, entry) != ("arch", "net.py"):
             given = data.get(f"{key}_arguments")
             yield place, entry, [(f"{key}_arguments", a) for a in (given if isinstance(given, dict) else ())]
+
+
+# --- pretrain ---------------------------------------------------------------------------------------------------------
+
+
+def is_weights_path(pretrain: object) -> bool:
+    """Whether it names a file or an experiment folder, rather than weights that a library publishes."""
+    return isinstance(pretrain, str) and ("/" in pretrain or pretrain.endswith(WEIGHTS_SUFFIXES))

@@ -40,7 +40,7 @@ class Params(Part):
 
     # --- the net ---
     arch: Annotated[Name, AfterValidator(not_a_path)] = Field(
-        description="shallow, deep, conv, mambavision_t …, a torchvision or timm model, or net.py for the one beside it"
+        description='shallow, deep, conv, mambavision_t, a net of torchvision or timm, or the "net.py" beside this file'
     )
     pretrain: Annotated[Flag | Name, AfterValidator(not_a_flag)] = Field(
         default=True, description="0: random weights; 1: the library's; or a weights name, file or experiment folder"

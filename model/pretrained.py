@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import torch
 
 import include
+from config.load import is_weights_path
 from config.run_folder import PARAMS_RESOLVED, RunFolder, weights_name
 from config.schema import Params
 from model import backbones, mambavision, weights_file
@@ -22,7 +23,6 @@ from utils import UserError, did_you_mean, log, optional_import, printable, read
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-SUFFIXES: Final = (".pt", ".pth", ".bin", ".safetensors")
 CONNECTION_SECONDS: Final = 30.0
 OWN_FILE: Final = 'or give a file of your own: "pretrain": "<path>"'
 # The published weights of these two expect pixels scaled to [-1, 1]; torchvision rescales them inside the net instead.
@@ -57,18 +57,14 @@ def find(params: Params, library: backbones.Library | None) -> Weights | None:
     """
     if params.pretrain is False:
         return None
-    if isinstance(params.pretrain, str) and _is_path(params.pretrain):
-        return _local(params.pretrain, params, library)
+    if is_weights_path(params.pretrain):
+        return _local(str(params.pretrain), params, library)
     if library is not None:
         return {"torchvision": _torchvision, "timm": _timm, "mambavision": _mambavision}[library](params)
     if params.pretrain is True:
         log.info("%s has no pretrained weights; it starts from random ones", params.arch)
         return None
     raise UserError(f'pretrain: {params.arch} has no weights "{params.pretrain}", {OWN_FILE}')
-
-
-def _is_path(name: str) -> bool:
-    return "/" in name or name.endswith(SUFFIXES)
 
 
 def _local(name: str, params: Params, library: backbones.Library | None) -> Weights:

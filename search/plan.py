@@ -27,7 +27,7 @@ from config.space import (
 from model.metric import greater_is_better
 from search import samplers
 from search.samplers import SAMPLERS
-from search.starting_weights import starting_weights
+from search.starting_weights import missing, starting_weights
 from search.strategies import STRATEGIES
 from utils import UserError, printable, read_json, to_json, write_atomic
 
@@ -149,6 +149,9 @@ def make_plan(parent_dir: Path, overrides: Sequence[str] = ()) -> Plan:
         append(search, [(combination, seed) for combination in combinations for seed in seeds])
     else:
         append(search, [(combination, seed) for seed in seeds for combination in combinations])
+    begun = {trial.path for trial in search.trials if about(trial.path)}  # these had their weights
+    if problems := missing(trial.params.get("pretrain") for trial in search.trials if trial.path not in begun):
+        raise UserError("\n".join(f"{printable(str(parent.params))}: {problem}" for problem in problems))
     return search
 
 

@@ -1,9 +1,11 @@
 """What every trial of a search starts from: given weights, or those of the best experiment in a folder."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from config import run_folder
+from config.load import is_weights_path
 from search.collect import experiment_folders
 from search.read import greater, read_run
 from utils import UserError, printable
@@ -35,6 +37,19 @@ def starting_weights(asked: str, metric: str) -> str:
         )
     sign = 1 if greater(metric) else -1
     return _as_path(max(runs, key=lambda run: sign * run.score(metric)).path)
+
+
+def missing(pretrain: Iterable[object]) -> list[str]:
+    """What is wrong with the weights that trials would start from: a line for each file or folder that is not there."""
+    paths = sorted({str(name) for name in pretrain if is_weights_path(name)})
+    return [f"pretrain: {printable(name)}: no such file or folder" for name in paths if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, a home of nobody, a zero byte
+        return False
 
 
 def _as_path(path: Path) -> str:

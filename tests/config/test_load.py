@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.load import MOST_PROBLEMS, load_params
+from config.load import MOST_PROBLEMS, is_weights_path, load_params
 from config.parts import EarlyStopping
 from config.schema import Params
 from tests.config.params_files import CATALOGUES, TEMPLATE, load, problems
@@ -266,8 +266,8 @@ def test_every_mistake_in_one_pass_in_the_order_of_the_file(file: Path) -> None:
 }"""
     lines = problems(file, text, "threads=x", "seed", "optimizer=Adamm", catalogues=CATALOGUES)
     assert lines == [
-        "params.json: arch is missing: shallow, deep, conv, a torchvision or timm model, or "
-        '"net.py" for the net.py beside this file',
+        "params.json: arch is missing: shallow, deep, conv, mambavision_t, a net of torchvision or timm, "
+        'or the "net.py" beside this file',
         'params.json:2: "bath_size" is not a parameter; did you mean "batch_size"?',
         'params.json:4: early_stopping.patience is "x"; it must be a whole number from 1 to 1000000',
         'params.json:4: "early_stopping.monitor" is not a parameter; did you mean "monitor_metric"?',
@@ -320,3 +320,14 @@ def test_files_that_cannot_be_read(path: str, why: str) -> None:
     with pytest.raises(UserError) as caught:
         load_params(path)
     assert str(caught.value) == f"{path}: cannot be read ({why})".replace("\0", "\\x00")
+
+
+# --- pretrain ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pretrain", "path"),
+    [("experiments/a", True), ("a.pth", True), ("a.safetensors", True), ("IMAGENET1K_V1", False), (True, False)],
+)
+def test_what_names_a_weights_file(pretrain: bool | str, path: bool) -> None:
+    assert is_weights_path(pretrain) == path

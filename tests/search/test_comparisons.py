@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unittest import mock
 
 import pytest
 
@@ -28,7 +29,8 @@ def test_each_trains_its_nets_with_five_seeds_and_values_of_their_own(parent, tm
     [(names, rows)] = written["hyper_search"].items()
     assert names.startswith("arch,")
     assert names.endswith(",learning_rate")
-    plan = make_plan(parent)
+    with mock.patch("search.plan.missing", return_value=[]):  # the weights of flipkart_pretrained
+        plan = make_plan(parent)
     assert len(rows) == NETS[parent.name]
     assert len(plan.trials) == 5 * len(rows)
     for row in rows:

@@ -6,7 +6,7 @@ import pytest
 
 from search.layout import lay_out
 from search.plan import about, confirmation, make_plan
-from search.starting_weights import starting_weights
+from search.starting_weights import missing, starting_weights
 from tests.search.folders import experiment
 from tests.search.searches import search_folder
 from utils import UserError
@@ -70,3 +70,20 @@ def test_not_beside_a_search_over_pretrain(tmp_path):
     parent = search_folder(tmp_path / "x", {"pretrain": [0, 1]}, search={"weights": str(tmp_path)})
     with pytest.raises(UserError, match="hyper_search lists pretrain, and search asks for weights; keep one of them"):
         make_plan(parent)
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_made(tmp_path):
+    there = tmp_path / "there.safetensors"
+    there.write_bytes(b"x")
+    asked = [str(there), "gone/a.pth", "b.pt", "IMAGENET1K_V1", 1, 0, "~nobody/a.pt", "x" * 5000 + ".pt", "a\0/b"]
+    assert missing(asked[:1]) == missing(asked[3:6]) == []
+    assert [line.partition(":")[0] for line in missing(asked)] == ["pretrain"] * 5
+    linked = {"arch,pretrain": [["conv", str(there)], ["deep", "gone/a.pth"]]}
+    parent = search_folder(tmp_path / "x", linked, pretrain=0, search={"seeds": 2})
+    with pytest.raises(UserError, match=r"^[^\n]*params\.json: pretrain: gone/a\.pth: no such file or folder$"):
+        make_plan(parent)
+    assert [path.name for path in parent.iterdir()] == ["params.json"]
+    search_folder(tmp_path / "x", {"arch,pretrain": [["conv", str(there)]]}, pretrain=0)
+    lay_out(make_plan(parent))
+    there.unlink()  # what has begun may have used it already: the training says if it still needs it
+    assert len(make_plan(parent).trials) == 1
