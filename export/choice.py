@@ -5,6 +5,7 @@ from pathlib import Path
 
 from config import run_folder
 from config.run_folder import RunFolder
+from export.contract import fitted_temperature
 from export.predictor import Predictor
 from utils import UserError, log, printable, read_json
 
@@ -30,6 +31,8 @@ def choose(model: Path, trust_code: bool, weights: str = "best") -> Predictor:
     if folder.intact(name) and find_spec("onnxruntime") is not None:
         exported = Predictor.load(folder.file(name))
         if exported.contract.weights_sha256 == folder.digests().get(run_folder.weights_name(weights)):
+            if exported.contract.temperature != fitted_temperature(folder, weights):
+                log.warning("%s/%s: is older than the temperature of these weights; export it anew", folder, name)
             return exported
         log.warning("%s/%s: is not of the %s weights; PyTorch answers", folder, name, weights)
     return _pytorch(folder, trust_code, weights)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from config import run_folder
+from config.run_folder import RunFolder
 from utils import UserError, printable
 
 KEY: Final = "dossier"  # of the model's metadata
@@ -68,3 +70,17 @@ class Contract(BaseModel):
             first = error.errors()[0]
             what = printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
             raise UserError(f"{where}: what it says of itself cannot be used ({what}); export it anew") from error
+
+
+def fitted_temperature(folder: RunFolder, weights: str) -> float:
+    """What the logits of these weights are divided by; 1 where none was fitted for them.
+
+    Raises:
+        UserError: the file that holds it is damaged.
+    """
+    name = run_folder.calibration_name(weights)
+    if not folder.file(name).is_file():
+        return 1.0
+    found = folder.read_json(name)
+    fits = found["weights_sha256"] == folder.digests().get(run_folder.weights_name(weights))
+    return float(found["temperature"]) if fits else 1.0
