@@ -16,7 +16,6 @@ from export.tape import Tape
 from model.weights_file import first_line
 from utils import TrainingFault, optional_import
 
-PACKAGES: Final = "onnx onnxscript onnxruntime"
 MOST_BYTES: Final = 2**31 - 2**20  # a protobuf file holds 2 GB
 EXAMPLE: Final = 2  # images in the batch that the net is traced with; 1 would be taken for a constant
 
@@ -44,7 +43,7 @@ def net_model(net: nn.Module, contract: Contract) -> Any:
         TrainingFault: torch cannot express it.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        optional_import(package, PACKAGES)
+        optional_import(package, package)
     example = torch.zeros(EXAMPLE, contract.channels, contract.im_sz, contract.im_sz)
     try:
         with quiet(), torch.no_grad():
@@ -81,7 +80,7 @@ def whole_model(net: Any, contract: Contract) -> Any:
         net: as net_model gives it, or quantised.
         contract: goes into the metadata.
     """
-    onnx = optional_import("onnx", PACKAGES)
+    onnx = optional_import("onnx", "onnx")
     helper, before, after = onnx.helper, preprocessing(contract), _probabilities(contract)
     outputs = [(name, FLOAT, ["batch", len(contract.classes)]) for name in (PROBABILITIES, LOGITS)]
     graph = helper.make_graph(

@@ -9,8 +9,6 @@ from utils import optional_import
 
 Value = str | np.generic | np.ndarray[Any, Any]
 
-EXTRA = "dossier[export]"
-
 
 class Tape:
     """A growing list of nodes: `tape.Add(x, y)` writes one and gives its output's name.
@@ -24,7 +22,7 @@ class Tape:
     """
 
     def __init__(self, prefix: str) -> None:
-        self._onnx = optional_import("onnx", "onnx onnxscript onnxruntime")
+        self._onnx = optional_import("onnx", "onnx")
         self._prefix, self._names = prefix, dict[tuple[Any, ...], str]()
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []

@@ -11,7 +11,6 @@ import export_model
 import include
 import train
 from config.run_folder import RunFolder
-from export import checks
 from tests.training.runs import experiment
 
 PARITY = ("max_difference_of_probabilities", "max_difference_of_logits", "other_classes")
@@ -160,22 +159,3 @@ def test_a_folder_that_is_being_trained_is_left_alone(trained, tiny_data, capsys
         folder.unlock()
     assert done.returncode == 3
     assert "is being trained by" in done.stderr
-
-
-def test_parity_notices_what_matters():
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(50, 4)).astype(np.float32)
-
-    def both(values):
-        return np.exp(values) / np.exp(values).sum(1, keepdims=True), values
-
-    assert checks.compared(both(logits), both(logits), False).of_range == 0
-    near = checks.compared(both(logits), both(logits + np.float32(2e-5)), False)
-    near.require("near")
-    for apart in (both(logits * 1.01), both(logits[:, ::-1]), both(logits * np.nan)):
-        with pytest.raises(Exception, match="differs from PyTorch on 50 images"):
-            checks.compared(both(logits), apart, False).require("apart")
-    tie = np.array([[1.0, 1.0, 0.0]], np.float32)
-    turned = np.array([[1.0, 1.00001, 0.0]], np.float32)
-    assert checks.compared(both(tie), both(turned), False).changed == 0
-    assert checks.compared(both(logits), both(logits[:, ::-1]), False).changed > 30
