@@ -151,17 +151,28 @@ def _limits(folder: RunFolder, contract: Contract) -> str:
         "- It knows no class but those above, and says one of them of every image."
         if not contract.multi_label
         else "- It knows no class but those above.",
-        f"- The probabilities are {_calibrated(contract)}.",
+        f"- The probabilities are {_calibrated(folder, contract)}.",
     ]
     if worst := _worst_classes(folder, contract):
         lines.insert(0, f"- The classes it knows least well: {worst}.")
     return "\n".join(lines)
 
 
-def _calibrated(contract: Contract) -> str:
+def _calibrated(folder: RunFolder, contract: Contract) -> str:
     if contract.temperature == 1:
-        return "as the net gives them; a temperature was not fitted"
-    return f"those of logits divided by {contract.temperature:.4g}, a temperature fitted on valid images"
+        return "as the net gives them; no temperature is applied"
+    told = f"those of the logits divided by {contract.temperature:.4g}, a temperature fitted on the valid images"
+    found = _json(folder, run_folder.calibration_name(contract.weights))
+    if not found or found["temperature"] != contract.temperature:
+        return told
+    before, after = (found["valid"][when]["ece"] for when in ("before", "after"))
+    told += f" (expected calibration error there: {before:.4f} before, {after:.4f} after)"
+    if found["threshold"] is not None:
+        told += (
+            f"; from a probability of {found['threshold']:.4f} on, answers were right "
+            f"in {found['accuracy_target']:.1%} of the cases or more"
+        )
+    return told
 
 
 def _worst_classes(folder: RunFolder, contract: Contract) -> str:
