@@ -152,21 +152,22 @@ def robustness(
     logits: dict[Condition | None, list[Array]] = {step: [] for step in steps}
     sides: list[int] = []
     threads = max(1, params.num_workers)
-    net.eval()
-    with (
-        torch.inference_mode(),
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        for part in progress(parts, "robustness", unit="batch"):
+
+    def batches(pool: ThreadPoolExecutor) -> Iterator[tuple[Condition | None, Tensor]]:
+        for part in parts:
             paths = [loader.split.paths[index] for index in part]
             decoded = list(pool.map(functools.partial(_decoded, root, params), paths))
-            sides += [min(image.shape[:2]) for image in decoded]
+            sides.extend(min(image.shape[:2]) for image in decoded)
             jobs = (functools.partial(_canvas, decoded, paths, params, step) for step in steps)
-            for step, canvas in zip(steps, _ahead(pool, jobs, threads), strict=True):
-                batch = normalise(canvas.to(loader.device).permute(0, 3, 1, 2), loader.mean, loader.std)
-                with autocast():
-                    output = net(batch)
-                logits[step].append(output.float().cpu().numpy())
+            yield from zip(steps, _ahead(pool, jobs, threads), strict=True)
+
+    net.eval()
+    with torch.inference_mode(), ThreadPoolExecutor(threads) as pool:
+        for step, canvas in progress(batches(pool), "robustness", len(steps) * len(parts), unit="batch"):
+            batch = normalise(canvas.to(loader.device).permute(0, 3, 1, 2), loader.mean, loader.std)
+            with autocast():
+                output = net(batch)
+            logits[step].append(output.float().cpu().numpy())
     metric, labels = main_metric(params, loader.multi_label), loader.split.targets[chosen]
     clean, *points = (_point(metric, np.concatenate(logits[step]), labels, params.seed) for step in steps)
     return Robustness(metric, len(chosen), int(np.median(sides)), clean, dict(zip(under, points, strict=True)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from config.schema import Params
 from model.net import ARCHS, build_net
 from reports.attribution import METHODS, NEEDS_NO_MAP, attribute
+from reports.faithfulness import faithfulness
 from reports.feature_maps import find
 from tests.model.test_backbones import EVERY_FAMILY, LIGHT, SIDE
 from tests.reports.test_feature_maps import assert_same, busy_net, images, net_of, state_of
@@ -234,3 +235,16 @@ def test_methods_that_a_net_cannot_have() -> None:
         attribute(net, images(28), BOTH, "gradcam")
     assert set(NEEDS_NO_MAP) < set(METHODS)
     assert attribute(net, images(28), BOTH, "occlusion").layer == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_sees_the_same(method: str) -> None:
+    net = net_of("conv", 28)
+    here = attribute(net, images(28), BOTH, method)
+    there = attribute(net.cuda().to(memory_format=torch.channels_last), images(28).cuda(), BOTH.cuda(), method)
+    assert there.layer == here.layer
+    assert np.corrcoef(here.maps.ravel(), there.maps.ravel())[0, 1] > 0.99
+    checked = faithfulness(net, images(28).cuda(), BOTH.cuda(), there.maps, there.cells, seed=0)
+    assert np.isfinite(checked.deletion).all()
