@@ -87,13 +87,11 @@ def test_the_smallest_of_the_published(head: str) -> None:
     assert all(stage == sorted(stage) for stage in [*stages, list(itertools.chain(*stages))])
 
 
-@pytest.mark.slow
 def test_learns_32_images_by_heart() -> None:
-    torch.manual_seed(0)
-    net = build_net(params(im_sz=32, ps=0.0), 4).net
-    images, labels = torch.randn(32, 3, 32, 32), torch.arange(32) % 4
-    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-4)
-    for _ in range(30):
+    net = tiny(num_classes=4)
+    images, labels = torch.randn(32, 3, 64, 64), torch.arange(32) % 4
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.003)
+    for _ in range(24):
         optimizer.zero_grad()
         functional.cross_entropy(net(images), labels).backward()
         optimizer.step()
