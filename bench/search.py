@@ -2,9 +2,10 @@
 
 python bench/search.py --data_dir data/digits
 
-Start-up is the time from asking for a training to its first step: for one, from the start of train.py; in a search in
-one slot, from the start of search_hyperparams.py, then each time from the end of the training before. All are true
-trainings of a small net. The machine should have nothing else to do.
+Start-up is the time from asking for a training to its first step: for one, from the start of train.py; in a slot of a
+search, from the start of search_hyperparams.py, then each time from the end of the training before. Of a search it is
+the sum over the trainings of a slot, the mean over the slots. All are true trainings of a small net. The machine should
+have nothing else to do.
 """
 
 import argparse
@@ -56,26 +57,28 @@ def one_training(data_dir: Path, out: Path) -> float:
 
 
 def search(data_dir: Path, out: Path, trials: int, jobs: int) -> tuple[float, float]:
-    """Seconds of a search, and of them, in one slot, those of start-up."""
+    """Seconds of a search, and those of start-up in each of its slots."""
     folder = out / f"{jobs}_slots"
     params = PARAMS | {"hyper_search": {"learning_rate": [round(0.001 + i / 10_000, 4) for i in range(trials)]}}
     options = ["--data_dir", str(data_dir), "--parent_dir", str(folder), "--jobs", str(jobs)]
     start, end = run("search_hyperparams.py", folder, params, options)
-    folders = sorted((log.parent for log in folder.glob("*/train.log")), key=lambda path: said(path, FIRST_STEP))
-    asked = [start, *(said(path, END) for path in folders)]
-    startups = [said(path, FIRST_STEP) - before for path, before in zip(folders, asked, strict=False)]
-    return end - start, sum(startups)
+    folders = [log.parent for log in folder.glob("*/train.log")]
+    begun, ended = (sorted(said(path, words) for path in folders) for words in (FIRST_STEP, END))
+    asked = [*[start] * jobs, *ended]  # the first to end makes room for the next, whichever slot it was in
+    return end - start, sum(first - before for first, before in zip(begun, asked, strict=False)) / jobs
 
 
 def measure(data_dir: Path, out: Path, trials: int) -> dict[str, float]:
     """Everything once, as the table's rows."""
     one = one_training(data_dir, out)
     single, startup = search(data_dir, out, trials, 1)
-    double, _ = search(data_dir, out, trials, 2)
+    double, startup_of_two = search(data_dir, out, trials, 2)
     return {
         "start-up of one training, s": one,
-        f"start-up of {trials} trainings of a search, s": startup,
-        "start-up, the search to one training": startup / one,
+        f"start-up of {trials} trainings in 1 slot, s": startup,
+        f"start-up of {trials} trainings in 2 slots, s": startup_of_two,
+        "start-up, the search in 1 slot to one training": startup / one,
+        "start-up, the search in 2 slots to one training": startup_of_two / one,
         "the search in 1 slot, s": single,
         "the search in 2 slots, s": double,
         "trainings an hour, 2 slots to 1 slot": single / double,
