@@ -187,6 +187,29 @@ def test_arguments_reach_the_optimizer(net):
     assert optimizer.defaults["foreach"] is False
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_a_fused_step_is_taken_where_there_is_one(net, name):
+    other = copy.deepcopy(net)
+    fused, plain = _make(net, name), _make(other, name, fused=False)
+    assert fused.defaults["fused"] is True
+    assert plain.defaults["fused"] is False
+    for step in range(3):
+        for parameter, same in zip(net.parameters(), other.parameters(), strict=True):
+            parameter.grad = torch.full_like(parameter, step - 0.7)
+            same.grad = parameter.grad.clone()
+        fused.step()
+        plain.step()
+    for ours, reference in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("RMSprop", {}), ("AdamW", {"foreach": True}), ("Adagrad", {"foreach": False})]
+)
+def test_no_fused_step_where_there_is_none_or_another_form_is_asked_for(net, name, arguments):
+    assert not _make(net, name, **arguments).defaults.get("fused")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "match"),
     [
