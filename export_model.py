@@ -11,9 +11,8 @@ from pathlib import Path
 
 import include
 from config.run_folder import LOG, WEIGHTS, RunFolder
+from export.contract import FORMATS
 from utils import UserError, logging_to, reports_errors
-
-FORMATS = ("onnx", "pt2", "safetensors")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

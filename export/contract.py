@@ -10,6 +10,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from utils import UserError, printable
 
+FORMATS: Final = ("onnx", "pt2", "safetensors")  # what a model is exported to
 KEY: Final = "dossier"  # of the model's metadata
 INPUT: Final = "images"
 PROBABILITIES: Final = "probabilities"

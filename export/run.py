@@ -34,7 +34,6 @@ from model.net import build_net
 from training.trained import Trained, load_trained
 from utils import UserError, log, make_folder, printable, read_json, to_json, write_atomic
 
-FORMATS: Final = ("onnx", "pt2", "safetensors")
 CALIBRATION_IMAGES: Final = 256
 CALIBRATION_BATCH: Final = 8  # whose activations are in memory at a time
 VERSIONS: Final = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -46,7 +45,7 @@ class Request:
 
     Attributes:
         weights: best, last or averaged.
-        formats: of FORMATS.
+        formats: of export.contract.FORMATS.
         int8: whether to try a quantised ONNX file too.
         images: valid images to check with, at most.
         out: where to write; None: export/ in the experiment.

@@ -11,6 +11,7 @@ import export_model
 import include
 import train
 from config.run_folder import RunFolder
+from export.predictor import Predictor
 from tests.training.runs import experiment
 
 PARITY = ("max_difference_of_probabilities", "max_difference_of_logits", "other_classes")
@@ -159,3 +160,34 @@ def test_a_folder_that_is_being_trained_is_left_alone(trained, tiny_data, capsys
         folder.unlock()
     assert done.returncode == 3
     assert "is being trained by" in done.stderr
+
+
+@pytest.mark.slow
+def test_several_classes_per_image(tiny_multi_label, tmp_path):
+    path = experiment(tmp_path / "several", num_epochs=2, loss="bce")
+    assert train.main(["--data_dir", str(tiny_multi_label), "--model_dir", str(path)]) == 0
+    assert run(path, tiny_multi_label, "--int8") == 0
+    report = json.loads((path / "export/export.json").read_text())
+    assert report["int8"]["images"] == 8
+    answers = Predictor.load(path / "export/model.onnx").predict(sorted(tiny_multi_label.glob("valid/*.png")))
+    stored = np.load(path / "predictions_valid.npz")
+    np.testing.assert_allclose([answer.logits for answer in answers], stored["logits"], atol=1e-5)
+    chances = 1 / (1 + np.exp(-stored["logits"]))
+    np.testing.assert_allclose([answer.probabilities for answer in answers], chances, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_unreadable_valid_images_are_left_out_as_in_training(tiny_data, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    bad = data / "valid/bee/1.png"
+    bad.write_bytes(bad.read_bytes()[:-60])  # its header is whole
+    path = experiment(tmp_path / "run", num_epochs=1, skip_bad=1)
+    assert train.main(["--data_dir", str(data), "--model_dir", str(path)]) == 0
+    assert run(path, data, "--format", "safetensors") == 0
+    assert json.loads((path / "export/export.json").read_text())["images"] == 11
+    assert "left out" in capsys.readouterr().out
+    strict = experiment(tmp_path / "strict", num_epochs=1)
+    assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(strict)]) == 0
+    assert run(strict, data, "--format", "safetensors") == 2
+    assert "valid/bee/1.png: cannot be decoded" in capsys.readouterr().err
