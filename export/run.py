@@ -30,6 +30,7 @@ from export.reference import contract_of, fed, reference
 from export.session import Outputs, Run, open_session, run_of
 from images.folder import DataFolder, check_headers, scan
 from images.read import Pixels
+from model import weights_file
 from model.net import build_net
 from training.trained import Trained, load_trained
 from utils import UserError, log, make_folder, printable, read_json, to_json, write_atomic
@@ -216,7 +217,7 @@ def _safetensors(job: Job) -> None:
         len(contract.classes),
         trained.folder.file(run_folder.CODE),
     ).net
-    again.load_state_dict(load_safetensors(content))
+    weights_file.load(again, load_safetensors(content))
     found = job.compare(run_folder.MODEL_WEIGHTS, reference(trained, again, contract))
     job.add(run_folder.MODEL_WEIGHTS, content, "weights for PyTorch", parity=found.as_json())
     built = {"build": "model.net.build_net", "num_classes": len(contract.classes)} | json.loads(

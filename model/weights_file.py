@@ -1,6 +1,7 @@
 """Reading a weights file, and fitting what it holds to a net: every key must match, but for the classifier's."""
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -113,6 +114,19 @@ def fit(net: nn.Module, state: State, head: Collection[str], where: str) -> bool
     own.update(state)
     net.load_state_dict(own)
     return has_head
+
+
+def load(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Loads a whole state of the net itself, such as a file of tensors holds.
+
+    A plain mapping lacks the versions of modules, which torchvision's MNASNet asks for; they are the net's own.
+
+    Raises:
+        RuntimeError: the state is not one of this net.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    net.load_state_dict(versioned)
 
 
 def first_line(error: BaseException) -> str:

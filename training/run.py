@@ -15,6 +15,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import FREE_KEYS, Params
 from images.folder import DataFolder, check_headers, fingerprint, scan
+from model import weights_file
 from model.metric import accuracy
 from training import checkpoint, environment
 from training.averaging import recompute_batch_norm
@@ -245,7 +246,7 @@ def _finish(built: Built, state: Progress, recorder: Recorder) -> None:
     recorder.keep_weights("last", parts.evaluated.state_dict(), state.epoch, row["valid"])
     parts.prepare_net(state.epoch - 1)
     net = copy.deepcopy(parts.net)
-    net.load_state_dict(parts.last_epochs.mean())
+    weights_file.load(net, parts.last_epochs.mean())
     with parts.autocast():
         recompute_batch_norm(net, parts.processes.fed(net, parts.train.batches(state.epoch)))
     recorder.keep_weights("averaged", net.state_dict(), state.epoch, measure(parts, validate(parts, net)))

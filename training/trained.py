@@ -13,6 +13,7 @@ from config.load import load_params
 from config.run_folder import RunFolder
 from config.schema import Params
 from images.folder import DataFolder, fingerprint
+from model import weights_file
 from model.net import build_net
 from model.weights_file import first_line
 from training.environment import warn_of_changed_sources
@@ -57,7 +58,7 @@ class Trained:
         params = self.params.model_copy(update={"pretrain": False})
         net = build_net(params, len(self.classes), self.folder.file(run_folder.CODE)).net
         try:
-            net.load_state_dict(self.state)
+            weights_file.load(net, self.state)
         except RuntimeError as error:
             name = run_folder.weights_name(self.weights)
             problem = f"does not fit the net of {run_folder.PARAMS_RESOLVED}: {first_line(error)}"

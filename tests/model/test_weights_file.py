@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision import models
 
-from model.weights_file import fit, read_state, unwrapped
+from model.weights_file import fit, load, read_state, unwrapped
 from utils import UserError
 
 
@@ -149,3 +150,15 @@ def test_a_long_list_is_cut(state: dict[str, torch.Tensor]) -> None:
     with pytest.raises(UserError, match=r"^x.pt: (layer\\n\d+ is unexpected(; )?){5} … \(20 in all\)$") as caught:
         fit(small_net(), state, ("2",), "x.pt")
     assert "\n" not in str(caught.value)
+
+
+def test_a_plain_state_carries_no_versions_and_loads_all_the_same() -> None:
+    """MNASNet asks for its version; without one torch's own way ends in a ValueError."""
+    net, other = (models.mnasnet0_5(num_classes=3) for _ in range(2))
+    state = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match="version"):
+        net.load_state_dict(state)
+    load(net, state)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load(net, {name: value for name, value in state.items() if "classifier" not in name})
