@@ -1,9 +1,11 @@
-"""The report opened in chromium, on a desk and on a phone, in light and in dark: quiet, reachable, and no wider."""
+"""The reports opened in chromium, on a desk and on a phone, in light and in dark: quiet, reachable, and no wider."""
 
 import shutil
 
 import pytest
 
+from images.check import check
+from reports.data_report import write_data_report
 from reports.evaluation import write_tables
 from reports.report import write_report
 from tests.reports.subjects import made_up
@@ -36,12 +38,21 @@ def address(tmp_path_factory):
     return subject.folder.file("report/index.html").resolve().as_uri()
 
 
+@pytest.fixture(scope="module")
+def data_address(tiny_data, tmp_path_factory):
+    data = shutil.copytree(tiny_data, tmp_path_factory.mktemp("browser") / "d <b> & c")
+    shutil.copy(data / "train/bee/1.png", data / "test/apple/leak.png")
+    (data / "valid/bee/broken.png").touch()
+    write_data_report(check(data), data / "report.html")
+    return (data / "report.html").resolve().as_uri()
+
+
 @pytest.fixture
 def visit(browser, address):
-    """Opens the page; closes it when nothing was said on the console and nothing was asked of a network."""
+    """Opens a page, an experiment's unless told otherwise; fails when something was said, or asked of a network."""
     contexts = []
 
-    def opened(screen="desk", scheme="light"):
+    def opened(screen="desk", scheme="light", address=address):
         width, height = SCREENS[screen]
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         page, said = context.new_page(), []
@@ -60,9 +71,10 @@ def visit(browser, address):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
-def test_everybody_can_read_it(visit, screen, scheme):
+@pytest.mark.parametrize("of", ["address", "data_address"])
+def test_everybody_can_read_it(visit, screen, scheme, of, request):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    page = visit(screen, scheme)
+    page = visit(screen, scheme, request.getfixturevalue(of))
     for part in page.locator("details").all():
         part.evaluate("part => { part.open = true; }")
     found = axe.Axe().run(page)
