@@ -2,6 +2,7 @@
 
 import math
 
+from reports.intervals import FEW_MISTAKES
 from reports.page import Section, join, paragraph, table
 from reports.subject import Subject
 from reports.tables import csv_bytes
@@ -18,6 +19,11 @@ def section(subject: Subject) -> Section:
         "The interval says how far a number from so many images may be from what all such images would give: Wilson's "
         "for shares of images, the bootstrap's for the others. It does not say what another training would give."
     )
+    if (wrong := int((~subject.right).sum())) < FEW_MISTAKES:
+        note += (
+            f" Only {wrong} image{'s are' if wrong != 1 else ' is'} wrong here: with so few the bootstrap's are too "
+            "short; go by the accuracy's."
+        )
     body = join(table(["metric", "value", "95% interval"], shown, label="Metrics"), paragraph(note))
     return Section("metrics", "Metrics", body, {"metrics.csv": csv_bytes(["metric", "value", "low", "high"], rows)})
 
