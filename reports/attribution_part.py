@@ -30,6 +30,7 @@ ABOUT: Final = {
     "eigen_cam": "EigenCAM shows the strongest pattern of the last feature map, whatever the class",
     "occlusion": "Occlusion covers a patch of the image at a time and looks how far the class's logit falls",
 }
+BYTES: Final = 350_000  # of markup that the maps may take; the PNG has them all
 _FILE: Final = "attribution"
 
 
@@ -151,14 +152,18 @@ def _check(checked: Faithfulness) -> Html:
 
 
 def _cards(subject: Subject, looks: Looks, strips: Sequence[Pixels], told: Sequence[str]) -> Html:
-    cards = []
+    cards: list[Html] = []
     for index, pixels, what in zip(looks.indices, strips, told, strict=True):
+        if sum(map(len, cards)) > BYTES:
+            break
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
         name = short(subject.paths[index])
         shown = tag("img", src=data_uri(buffer.getvalue()), alt=f"{name}: where the net looks; {what}")
         cards.append(tag("li", shown, tag("span", what), tag("span", name, class_="note"), id_=f"{_FILE}-{index}"))
-    return tag("ul", *cards, class_="sheet strips")
+    rest = len(strips) - len(cards)
+    more = paragraph(f"{_FILE}.png has {rest:,} more.") if rest else Html()
+    return join(tag("ul", *cards, class_="sheet strips"), more)
 
 
 def _csv(subject: Subject, looks: Looks, found: Attribution, checked: Faithfulness) -> bytes:

@@ -13,7 +13,7 @@ from reports.subject import Subject
 
 CELL_IMAGES: Final = 6  # shown of a cell
 CELL_NAMES: Final = 3  # named of a cell when BYTES are used up
-BYTES: Final = 600_000  # of markup, for the images of all cells together
+BYTES: Final = 400_000  # of markup, for the images of all cells together
 HEATS: Final = (0.01, 0.05, 0.15, 0.35, 0.65)  # shares of the true class from which a cell is darker
 
 

@@ -13,7 +13,7 @@ from reports.thumbnail import SIDE
 from training.curves import png_bytes
 from utils import printable
 
-BYTES: Final = 250_000  # of markup that a sheet may take; images beyond it are named only
+BYTES: Final = 150_000  # of markup that a sheet may take; images beyond it are named only
 COLUMNS: Final = 6  # of a sheet as a PNG
 
 

@@ -27,7 +27,7 @@ def class_name(index: int) -> str:
     return name.ljust(LONG_NAME, "x") if index % 3 == 0 else name
 
 
-def made_up(path: Path, classes: int, images: int, channels: int = 3, several: bool = False) -> Subject:
+def made_up(path: Path, classes: int, images: int, channels: int = 3, several: bool = False, side: int = 9) -> Subject:
     """A subject with so many classes and so many test images of each.
 
     Args:
@@ -36,13 +36,14 @@ def made_up(path: Path, classes: int, images: int, channels: int = 3, several: b
         images: of each class.
         channels: of the files and of the net; grey or colour.
         several: whether an image may have several classes.
+        side: of the images, about, in pixels; they are noise, which no format makes small.
     """
     random = np.random.default_rng(classes)
     data = path / "data"
     for split, count in (("train", 1), ("test", images)):
         for index in range(classes):
             for number in range(count):
-                shape = (random.integers(9, 14), 12) + (() if channels == 1 else (3,))
+                shape = (side + random.integers(5), side + 3) + (() if channels == 1 else (3,))
                 place = data / split / ("" if several else class_name(index))
                 write_image(place / f"{index}-{number}<b>.png", random.integers(0, 256, shape, dtype=np.uint8))
         if several:

@@ -11,6 +11,7 @@ import evaluate
 import train
 from config.run_folder import RunFolder
 from reports.evaluation import write_tables
+from reports.other import Other
 from reports.report import PARTS, write_report
 from reports.subject import Options
 from tests.reports.subjects import made_up
@@ -19,6 +20,7 @@ from tests.training.runs import experiment
 from training.checkpoint import npz_bytes
 
 LARGEST = 3 * 2**20  # bytes of a page
+ON_DEMAND = ("against", "robustness")  # parts that an option asks for
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def check_page(path):
 def test_the_page_leads_everywhere(trained, name):
     read = check_page(trained / "report" / name)
     sections = [attributes["id"] for element, attributes in read.elements if element == "section"]
-    assert sections == [name for name in PARTS if name not in ("against", "robustness")]
+    assert sections == [name for name in PARTS if name not in ON_DEMAND]
     assert "a <b> & c" in read.text
 
 
@@ -197,9 +199,28 @@ def test_the_page_stays_usable(tmp_path, classes, images, channels, several):
     page = subject.folder.file("report/index.html")
     read = check_page(page)
     sections = [attributes["id"] for element, attributes in read.elements if element == "section"]
-    assert sections == [name for name in PARTS if name != "against"]
+    assert sections == [name for name in PARTS if name not in ON_DEMAND]
     if several:
         assert any("may have several" in text for text in read.text)
     else:
         cells = [a["href"] for element, a in read.elements if element == "a" and a["href"].startswith("#cell-")]
         assert len(cells) >= 1
+
+
+@pytest.mark.slow
+def test_the_largest_page_is_no_larger(tmp_path):
+    """Everything that can be asked for, of images that do not compress."""
+    subject = made_up(tmp_path, classes=25, images=5, side=96)
+    order = np.argsort(-subject.logits, axis=1)
+    worse = subject.logits.copy()
+    np.put_along_axis(worse, order, np.take_along_axis(subject.logits, order[:, ::-1], axis=1), axis=1)
+    other = Other(
+        subject.folder, subject.params, worse, subject.labels, subject.paths, subject.classes, subject.fingerprint
+    )
+    subject = dataclasses.replace(subject, options=Options(top_k=100, against=other, robustness=1))
+    write_tables(subject)
+    write_report(subject)
+    page = subject.folder.file("report/index.html")
+    read = check_page(page)
+    assert [a["id"] for element, a in read.elements if element == "section"] == list(PARTS)
+    assert page.stat().st_size > LARGEST / 3
