@@ -28,7 +28,9 @@ from config.parts import (
 from utils import did_you_mean, to_json, write_atomic
 
 # Keys that change how fast a run goes or what is said of it, not what is learned.
-FREE_KEYS: Final = frozenset({"about", "cache", "cache_gigabytes", "checkpoint_minutes", "monitor", "num_workers"})
+FREE_KEYS: Final = frozenset(
+    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "monitor", "num_workers", "trackers"}
+)
 
 
 class Params(Part):
@@ -138,6 +140,9 @@ class Params(Part):
     )
     monitor: Flag | Monitor = Field(
         default=False, description="1: watch gradients, updates and activations, and warn; or an object; 0: off"
+    )
+    trackers: Annotated[list[Literal["tensorboard", "mlflow"]], Field(max_length=10), AfterValidator(distinct)] = Field(
+        default=[], description="programs that the history is told to as well"
     )
     checkpoint_minutes: float = Field(
         default=0.0, ge=0, description="minutes between checkpoints within an epoch; 0: at its end only"

@@ -35,6 +35,7 @@ WRITERS = {
     "utils.py": "is the one module that writes",
     "images/archive.py": "unpacks thousands of files into a folder that is renamed when it is whole",
     "images/sources.py": "writes thousands of images into a folder that is renamed when it is whole",
+    "training/trackers.py": "appends to events files, which it can write anew from the history at any time",
     "images/disk_store.py": "the decoded store carries its own digest and is renamed when it is whole",
 }
 WRITING_METHODS = {"write_text", "write_bytes", "savefig", "tofile", "to_csv", "to_json", "to_parquet", "symlink_to"}

@@ -28,6 +28,7 @@ from training.monitor_plots import Pictures
 from training.processes import Processes
 from training.recorder import Learns, Recorder, Witness
 from training.signals import Signals
+from training.trackers import Trackers
 from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to, printable
 
 NEUTRAL: Final = FREE_KEYS | {"cuda", "hyper_search", "search"}  # may differ when a run is continued
@@ -144,6 +145,7 @@ def open_data(data_dir: Path, params: Params) -> tuple[DataFolder, dict[str, str
 
 
 def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes, exact: bool, signals: Signals) -> str:
+    trackers = Trackers(params.trackers if processes.first else [], folder)
     saved = checkpoint.load(folder)
     before = saved["origin"] if saved else None
     machine = choose_machine(params, before["machine"] if before else None, exact, processes.count)
@@ -171,11 +173,16 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
     else:
         files, origin["files"] = unpack(before["files"]), before["files"]
     folder.write_all({name: content for name, content in files.items() if not folder.intact(name)})
-    return _train(folder, built, origin, saved, signals)
+    return _train(folder, built, origin, saved, signals, trackers)
 
 
 def _train(
-    folder: RunFolder, built: Built, origin: dict[str, Any], saved: dict[str, Any] | None, signals: Signals
+    folder: RunFolder,
+    built: Built,
+    origin: dict[str, Any],
+    saved: dict[str, Any] | None,
+    signals: Signals,
+    trackers: Trackers,
 ) -> str:
     parts = built.parts
     state = Progress()
@@ -194,13 +201,13 @@ def _train(
     minutes = built.params.checkpoint_minutes
     recorder = kind(folder, learning, origin, parts.valid.split, signals, minutes, parts.processes)
     pictures = Pictures(parts.monitor, folder)
-    recorder.followers.append(pictures.follow)
+    recorder.followers += [pictures.follow, trackers.follow]
     if saved is not None:
         saved["learning"].setdefault("monitor", parts.monitor.state_dict())  # it may be switched on later
         recorder.restore(saved, state)
         log.info("continuing after epoch %d, step %d", state.epoch, state.step)
         recorder.publish(state)
-    with signals.held():  # it stops between two steps, after saving
+    with trackers.session(state), signals.held():  # it stops between two steps, after saving
         try:
             ended = fit(parts, state, recorder)
         except TrainingFault as error:
@@ -212,6 +219,7 @@ def _train(
     pictures.draw()
     if ended == "finished":
         _finish(built, state, recorder)
+    trackers.end(state, ended)
     if ended == "finished" and built.params.overfit:
         _judge_overfitting(folder, state, parts.processes)
     folder.set_state(ended, epoch=state.epoch, seconds=round(state.seconds, 1))

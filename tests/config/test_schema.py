@@ -102,6 +102,8 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("monitor", {"what": ["updates"]}, {"what": ["updates", "updates"]}),
     ("monitor", {"what": []}, {"what": ["gradients"]}),
     ("monitor", 1, 2),
+    ("trackers", ["mlflow", "tensorboard"], ["mlflow", "mlflow"]),
+    ("trackers", [], ["wandb"]),
     ("normalize", {"mean": [-1, 0, 1], "std": [1, 1, 1e-9]}, {"mean": [-1, 0, 1], "std": [1, 1, 0]}),
 ]  # fmt: skip
 
