@@ -249,6 +249,7 @@ def test_a_store_that_never_answers(tiny_data, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of sqlalchemy, when this process reads the store
 def test_the_default_store_is_mlflows_own(tiny_data, tmp_path):
     path = experiment(tmp_path / "experiments" / "x", trackers=["mlflow"], num_epochs=1)
     command = [sys.executable, str(include.ROOT / "train.py"), "--data_dir", str(tiny_data), "--model_dir", str(path)]
