@@ -198,7 +198,7 @@ def build_net(params, num_classes):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_said_once(tiny_data, tmp_path, fault):
     changes, planted, message = FAULTS[fault]
-    path = experiment(tmp_path / "x", **(WATCHED | {"num_epochs": 4} | changes))
+    path = experiment(tmp_path / "x", **(WATCHED | {"num_epochs": 2} | changes))
     (path / "net.py").write_text(NET.replace("PLANTED", planted or "pass"))
     assert run(path, tiny_data) == 0
     assert len([line for line in warnings(path) if message in line]) == 1
@@ -211,17 +211,16 @@ def test_a_planted_fault_is_said_once(tiny_data, tmp_path, fault):
     [
         {"learning_rate": 0.003},
         {"learning_rate": [0, 0.001, 0.003]},
-        {"freeze": "body", "pretrain": 0},
         {"freeze": "gradual", "optimizer": "SGD", "learning_rate": 0.05},
-        {"arch": "resnet18", "im_sz": 32, "batch_norm": "train", "learning_rate": 0.001},
+        {"arch": "resnet18", "im_sz": 32, "batch_norm": "train", "learning_rate": 0.001, "num_epochs": 1},
     ],
-    ids=["plain", "held_by_rate", "held_body", "gradual", "resnet"],
+    ids=["plain", "held", "gradual", "resnet"],
 )
 def test_nothing_is_said_of_a_training_that_is_well(tiny_data, tmp_path, changes):
     path = experiment(tmp_path / "x", **(WATCHED | changes))
     assert run(path, tiny_data) == 0
     assert warnings(path) == []
-    assert len(found(path)["step"]) == 9
+    assert len(found(path)["step"]) == 3 * changes.get("num_epochs", 3)
 
 
 # --- in a training ---------------------------------------------------------------------------------------------------
@@ -241,7 +240,7 @@ def test_it_changes_nothing_and_survives_interruptions(tiny_data, tmp_path, monk
     assert run(whole, tiny_data) == 0
     assert outcome(whole) == outcome(plain)
     assert {*run_folder.MONITORED} <= {p.name for p in whole.iterdir()}
-    for moment in (2, 5, 11):
+    for moment in (2, 11):
         path = experiment(tmp_path / str(moment), **WATCHED, **changes)
         with monkeypatch.context() as patch:
             interrupt_at(patch, moment)
