@@ -11,6 +11,8 @@ from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import Params
 from export.contract import Contract
+from model.metric import metrics
+from reports.intervals import wilson
 from utils import UserError, printable, read_json
 
 UNCHANGED = ("about", "n_clas", "bs_test", "threads", "precision", "memory_format", "layer_groups", "normalize")
@@ -131,11 +133,24 @@ def _metrics(folder: RunFolder, contract: Contract) -> str:
             honest = "" if split == "test" else "; it was chosen on these images, so that they flatter it"
             return f"{images}{honest}:\n\n{_table(('metric', 'value', '95% interval'), rows)}"
     found = _json(folder, run_folder.metrics_name("valid", contract.weights)) or {}
-    rows = [(name, f"{value:.4f}") for name, value in found.items() if isinstance(value, float)]
+    images = found.get("num_images", 0)
+    rows = [
+        (name, f"{value:.4f}", _share_interval(name, value, images))
+        for name, value in found.items()
+        if isinstance(value, float)
+    ]
     return (
-        f"On the valid split, {found.get('num_images', 0):,} images; it was chosen on these images, so that they "
-        f"flatter it. evaluate.py has not been run on the test split.\n\n{_table(('metric', 'value'), rows)}"
+        f"On the valid split, {images:,} images; it was chosen on these images, so that they "
+        f"flatter it. evaluate.py has not been run on the test split.\n\n"
+        f"{_table(('metric', 'value', '95% interval'), rows)}"
     )
+
+
+def _share_interval(name: str, value: float, images: int) -> str:
+    """Wilson's interval, of the metrics that are a share of the images."""
+    if name not in metrics or not metrics[name].proportion:
+        return ""
+    return "{:.4f} to {:.4f}".format(*wilson(round(value * images), images))
 
 
 def _json(folder: RunFolder, name: str) -> Any:

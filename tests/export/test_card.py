@@ -70,6 +70,7 @@ def test_metrics_are_those_of_test_once_it_was_evaluated(folder):
     text = card(folder)
     assert "On the valid split, 60 images; it was chosen on these images" in text
     assert "evaluate.py has not been run on the test split" in text
+    assert "| accuracy | 0.7500  | 0.6277 to 0.8422 |" in text  # Wilson's, of 45 in 60
     ends = {"accuracy": [0.7, 0.9], "auroc": [None, None]}
     result = {"intervals": ends, "accuracy": 0.8125, "auroc": None, "num_images": 64}
     folder.write_json("report/test_best/metrics.json", result)
