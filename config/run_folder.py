@@ -46,6 +46,7 @@ REPORT: Final = "report"
 REPORT_PAGE: Final = "index.html"
 METRICS: Final = "metrics.json"  # of a report
 PREDICTIONS: Final = "predictions.npz"  # of a report
+ROBUSTNESS: Final = "robustness.json"  # of a report that measured it
 TEST_LOG: Final = "test_set_openings.json"
 EXPORT: Final = "export"  # the folder of what leaves the experiment:
 MODEL_ONNX: Final = "model.onnx"

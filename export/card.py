@@ -168,9 +168,23 @@ def _limits(folder: RunFolder, contract: Contract) -> str:
         else "- It knows no class but those above.",
         f"- The probabilities are {_calibrated(folder, contract)}.",
     ]
+    lines += _robustness(folder, contract)
     if worst := _worst_classes(folder, contract):
         lines.insert(0, f"- The classes it knows least well: {worst}.")
     return "\n".join(lines)
+
+
+def _robustness(folder: RunFolder, contract: Contract) -> list[str]:
+    """What corrupted images cost, if a report measured it."""
+    for split in ("test", "valid"):
+        found = _json(folder, f"{run_folder.REPORT}/{split}_{contract.weights}/{run_folder.ROBUSTNESS}")
+        if found and None not in (found["clean"], found["corrupted"]):
+            worst = sorted(found["area"], key=lambda kind: found["area"][kind] or 0.0)[:WORST]
+            return [
+                f"- On corrupted {split} images its {_text(found['metric'])} falls from {found['clean']:.4f} to "
+                f"{found['corrupted']:.4f} on average, most under {', '.join(map(_text, worst))}."
+            ]
+    return []
 
 
 def _calibrated(folder: RunFolder, contract: Contract) -> str:

@@ -106,3 +106,13 @@ def test_of_several_classes_each_has_its_recall(folder):
     text = card(folder, multi_label=True)
     assert "least well: bee (50% of 2 found), a\\|b (100% of 2 found); valid split" in text
     assert "any number of 3 classes" in text
+
+
+def test_what_corrupted_images_cost_is_told_once_it_was_measured(folder):
+    assert "corrupted" not in card(folder)
+    area = {"fog": 0.8, "gaussian_noise": 0.2, "jpeg": 0.5, "blur": 0.3}
+    found = {"metric": "accuracy", "images": 60, "clean": 0.9, "corrupted": 0.6, "relative": 0.66, "area": area}
+    folder.write_json("report/test_best/robustness.json", found)
+    text = card(folder)
+    assert "On corrupted test images its accuracy falls from 0.9000 to 0.6000 on average" in text
+    assert "most under gaussian\\_noise, blur, jpeg." in text
