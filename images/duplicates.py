@@ -17,7 +17,7 @@ HASH_DISTANCE: Final = 8  # bits of 64; a wide net, since the pixels decide
 # different photos are 0.25 apart or more, but different digits and shirts of 28 pixels only 0.13.
 SMALL_DISTANCE, PHOTO_DISTANCE, PHOTO_SIDE = 0.12, 0.25, 64
 # In units of the contrast, what a coefficient exceeds the median by to count: of symmetric images half of them are 0.
-UNSURE: Final = 3.0
+UNSURE: Final = 1.0
 FLAT: Final = 4.0  # grey levels of contrast below which a perceptual hash says nothing
 MOST_IMAGES: Final = 200_000  # that the search for near duplicates looks at: minutes of work, 800 MB
 MOST_CANDIDATES: Final = 20_000_000
