@@ -52,7 +52,13 @@ def test_options_exist(capsys):
     known = set(re.findall(r"--[a-z][a-z_]+", helps))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z_]+", "".join(document.read_text() for document in DOCUMENTS)))
     assert len(named) > 15
-    others = {"--group", "--head", "--mem", "--params"}  # pip's, ray's, sbatch's, bench.monitor's
+    others = {
+        "--group",
+        "--head",
+        "--mem",
+        "--logdir",
+        "--params",
+    }  # pip's, ray's, sbatch's, tensorboard's, a benchmark's
     chromium = {"--headless", "--no", "--hide", "--window", "--screenshot"}  # the beginnings of its options
     assert named - known <= others | chromium
 
