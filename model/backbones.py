@@ -104,6 +104,7 @@ def torchvision_net(params: Params, num_classes: int) -> Backbone:
         net = _with_concat_pool(_torchvision_body(net, params), params, num_classes)
         return Backbone(net, ("head",), functools.partial(_torchvision_state, net, params))
     head = heads.classifier(net, num_classes)
+    heads.tame(net.get_submodule(head))
     heads.set_dropout(net, head, params.ps)
     return Backbone(net, (head,), functools.partial(_torchvision_state, net, params))
 
@@ -178,6 +179,8 @@ def timm_net(params: Params, num_classes: int) -> Backbone:
         net = _with_concat_pool(body, params, num_classes)
         return Backbone(net, ("head",), functools.partial(_timm_state, net, params))
     net = _create(params, num_classes=num_classes, drop_rate=params.ps)
+    for name in _timm_head(net):
+        heads.tame(net.get_submodule(name))
     return Backbone(net, _timm_head(net), functools.partial(_timm_state, net, params))
 
 

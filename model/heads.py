@@ -82,6 +82,16 @@ def _outputs(module: nn.Module) -> int | None:
     return module.out_channels if isinstance(module, nn.Conv2d) else None
 
 
+def tame(layer: nn.Module) -> None:
+    """Draws a linear classifier anew, as torch does, when its first weights would make large logits of unit features.
+
+    EfficientNet and MNASNet draw them by the number of outputs, which suits a thousand classes: with ten, the loss of
+    efficientnet_b0 would start at several times the logarithm of ten.
+    """
+    if isinstance(layer, nn.Linear) and not layer.weight.is_meta and layer.weight.detach().square().sum(1).mean() > 1:
+        layer.reset_parameters()
+
+
 def set_dropout(net: nn.Module, head: str, ps: float) -> None:
     """Makes `ps` the dropout before the classifier: in the head's own dropout layers, else in the classifier itself.
 

@@ -1,6 +1,7 @@
 """The nets of torchvision and timm: every name builds, has the asked head and dropout, and takes published weights."""
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -156,6 +157,21 @@ def test_a_grey_net_sees_grey_as_the_colour_net_does(tmp_path: Path) -> None:
         torch.testing.assert_close(built.net.eval()(grey), original(grey.expand(2, 3, 64, 64)))
     assert built.statistics is not None
     assert [len(values) for values in built.statistics] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "arch", ["efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5", "test_efficientnet", "resnet18"]
+)
+def test_the_head_of_few_classes_starts_near_chance(arch: str) -> None:
+    if arch.startswith("test_"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    build = backbones.timm_net if arch.startswith("test_") else backbones.torchvision_net
+    backbone = build(Params(arch=arch, pretrain=False, im_sz=64), 5)
+    head = backbone.net.get_submodule(backbone.head[0])
+    features = torch.randn(1000, head.in_features)
+    loss = torch.nn.functional.cross_entropy(head.eval()(features), torch.arange(1000) % 5)
+    assert loss.item() < 1.25 * math.log(5)
 
 
 def test_dropout_linear_drops_its_inputs() -> None:
