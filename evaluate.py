@@ -13,7 +13,7 @@ from config.run_folder import LOG, REPORT_PAGE, WEIGHTS, RunFolder
 from utils import UserError, log, logging_to, reports_errors
 
 MOST_IMAGES = 100  # on a sheet of the report
-MOST_CORRUPTED = 100_000  # as many of a split
+CORRUPTED, MOST_CORRUPTED = 500, 100_000  # of a split
 ATTRIBUTION = ("auto", "grad_cam", "eigen_cam", "occlusion", "off")
 
 
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     report.add_argument("--top_k", type=int, default=24, metavar="N", help="images on each sheet; default 24")
     report.add_argument("--slices", type=Path, metavar="FILE.csv", help="more about the images: accuracy by column")
     report.add_argument("--attribution", choices=ATTRIBUTION, default="auto", help="maps of where the net looks")
-    report.add_argument("--robustness", type=int, default=0, metavar="N", help="corrupt so many images; default 0")
+    report.add_argument("--robustness", type=int, metavar="N", help="corrupt so many images; default 500, 0: none")
     report.add_argument("--against", type=Path, metavar="FOLDER", help="another experiment, to compare image by image")
     return parser.parse_args(argv)
 
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     given = [name for name in ("slices", "robustness", "against") if getattr(options, name)]
     if given and not options.report:
         raise UserError(f"--{given[0]} is for the report: add --report")
+    options.robustness = CORRUPTED if options.robustness is None else options.robustness
     if (target := options.accuracy_target) is not None and not 0 < target < 1:
         raise UserError(f"--accuracy_target {target:g}: must be above 0 and below 1")
     for name, least, most in (("top_k", 1, MOST_IMAGES), ("robustness", 0, MOST_CORRUPTED)):
