@@ -169,6 +169,7 @@ def test_the_head_of_few_classes_starts_near_chance(arch: str) -> None:
     build = backbones.timm_net if arch.startswith("test_") else backbones.torchvision_net
     backbone = build(Params(arch=arch, pretrain=False, im_sz=64), 5)
     head = backbone.net.get_submodule(backbone.head[0])
+    assert isinstance(head, nn.Linear)
     features = torch.randn(1000, head.in_features)
     loss = torch.nn.functional.cross_entropy(head.eval()(features), torch.arange(1000) % 5)
     assert loss.item() < 1.25 * math.log(5)
