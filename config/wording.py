@@ -18,7 +18,6 @@ ELSEWHERE: Final = {
     "img_size": "im_sz",
     "lr": "learning_rate",
     "model": "arch",
-    "monitor": "early_stopping.monitor_metric",
     "num_classes": "n_clas",
     "patience": "early_stopping.patience",
     "weight_decay": "wd",

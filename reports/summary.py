@@ -1,5 +1,6 @@
 """What the experiment is: its parameters, its data, where its weights came from, and what it cost."""
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
@@ -50,7 +51,8 @@ def changed_params(params: Params, written: Collection[str]) -> Iterator[tuple[s
 def shown_value(value: Any) -> str:
     """A parameter's value as params.json would hold it, shortened."""
     dumped = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    return short("null" if dumped is None else f"{int(dumped) if isinstance(dumped, bool) else dumped}", 200)
+    dumped = int(dumped) if isinstance(dumped, bool) else dumped
+    return short(dumped if isinstance(dumped, str) else json.dumps(dumped, ensure_ascii=False), 200)
 
 
 def _tiles(subject: Subject) -> Html:

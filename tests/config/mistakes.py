@@ -144,6 +144,10 @@ def _stopping_agrees(value: Any, given: Node) -> bool:
     return _named(monitor, given) and not (monitor == "loss" and minimize is not None and not minimize)
 
 
+def _distinct(value: Any, _: Node) -> bool:
+    return len(set(value)) == len(value)
+
+
 # What the schema cannot say: a value that fits, and the other values that are right, with the names of the wrong ones.
 RULES: dict[str, Callable[[Any, Node], Any]] = {
     "arch": lambda value, _: value == "net.py" or not (value.endswith(".py") or set(value) & set("/\\")),
@@ -157,7 +161,9 @@ RULES: dict[str, Callable[[Any, Node], Any]] = {
     "progressive_resizing": lambda value, given: (
         value is None or ("im_sz" in given["wrong"] or value["im_sz"] < given.get("im_sz", 224))
     ),
-    "metrics": lambda value, _: len(set(value)) == len(value),
+    "metrics": _distinct,
+    "monitor": lambda value, given: not isinstance(value, dict) or _distinct(value.get("what", ()), given),
+    "trackers": _distinct,
     "best_metric": _named,
     "early_stopping": _stopping_agrees,
     "search": _search_agrees,

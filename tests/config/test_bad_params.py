@@ -41,7 +41,7 @@ BAD_FILES = [
     ('"conv"', 'params.json:1: holds "conv"; it must be one object'),
     ("null", "params.json:1: holds null; it must be one object"),
     # arch
-    ("{}", "params.json: arch is missing: shallow, deep, conv, a torchvision or timm model"),
+    ("{}", "params.json: arch is missing: shallow, deep, conv, mambavision_t, a net of torchvision or timm"),
     ('{"arch": null}', "arch is null; it must be text of 1 to 500 characters"),
     ('{"arch": ""}', 'arch is ""; it must be text of 1 to 500'),
     ('{"arch": ["conv"]}', 'arch is ["conv"]; it must be text'),
