@@ -98,7 +98,10 @@ def counts(logits: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 def per_class(logits: Array, labels: Array) -> dict[str, Array]:
     """precision, recall and f1 of each class (C,), 0 where nothing was predicted or nothing is there, and support."""
-    right, given, actual = counts(logits, labels)
+    return _shares(*counts(logits, labels))
+
+
+def _shares(right: Array, given: Array, actual: Array) -> dict[str, Array]:
     return {
         "precision": _ratio(right, given),
         "recall": _ratio(right, actual),
@@ -136,14 +139,22 @@ def macro(logits: Array, labels: Array, what: str) -> float:
 
     A class of these that is never predicted has precision 0, one without images recall 0. nan when there is no class.
     """
-    _, given, actual = counts(logits, labels)
+    return macro_of(*counts(logits, labels), what)
+
+
+def macro_of(right: Array, given: Array, actual: Array, what: str) -> float:
+    """`macro` of what `counts` gives."""
     occurs = (given + actual) > 0
-    return float(per_class(logits, labels)[what][occurs].mean()) if occurs.any() else float("nan")
+    return float(_shares(right, given, actual)[what][occurs].mean()) if occurs.any() else float("nan")
 
 
 def balanced_accuracy(logits: Array, labels: Array) -> float:
     """Mean recall over the classes that occur in the labels."""
-    right, _, actual = counts(logits, labels)
+    return balanced_recall(*counts(logits, labels))
+
+
+def balanced_recall(right: Array, given: Array, actual: Array) -> float:
+    """`balanced_accuracy` of what `counts` gives."""
     return float((right[actual > 0] / actual[actual > 0]).mean())
 
 
@@ -161,12 +172,17 @@ def average_precision(logits: Array, labels: Array) -> float:
 
 
 def _mean_over_classes(function: Callable[[Array, Array], float], logits: Array, labels: Array) -> float:
-    scores = logits.astype(np.float64)  # (N, C)
+    scores, truth = one_against_rest(logits, labels)
+    return float(np.mean([function(*column) for column in zip(scores.T, truth.T, strict=True)]))
+
+
+def one_against_rest(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """How high each image scores for each class, float64 (N, C), and whether it has the class, bool (N, C)."""
+    scores = logits.astype(np.float64)
     if labels.ndim == 1:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
-    truth = labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.arange(logits.shape[1])
-    return float(np.mean([function(*column) for column in zip(scores.T, truth.T, strict=True)]))
+    return scores, labels > 0.5 if labels.ndim == 2 else labels[:, None] == np.arange(logits.shape[1])
 
 
 def _area_under_roc(scores: Array, truth: Array) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from reports.intervals import PERCENTILES, Interval, Z
+from reports.resampling import resampled_metric
 
 Array = np.ndarray[Any, Any]
 
@@ -90,13 +91,12 @@ def over_resampled_images(
         labels: (N,) class indices, or (N, C) of 0 and 1.
         draws: how often as many images are drawn with replacement; both see the same.
     """
-    random, images = np.random.default_rng(0), len(labels)
     value = metric(other, labels) - metric(best, labels)
-    drawn = (random.integers(images, size=images) for _ in range(draws))
-    differences = np.array([metric(other[i], labels[i]) - metric(best[i], labels[i]) for i in drawn])
+    ours, theirs = (resampled_metric(metric, logits, labels, draws) for logits in (other, best))
+    differences = ours - theirs
     defined = differences[np.isfinite(differences)]
     half = Z * float(defined.std(ddof=1)) if 2 * len(defined) > draws else math.nan
-    return Difference(value, Interval(value - half, value + half), images, "images")
+    return Difference(value, Interval(value - half, value + half), len(labels), "images")
 
 
 def best_of(count: int, noise: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from model.metric import metrics
+from reports.resampling import drawn_counts, resampled_metric
 from utils import select
 
 Array = np.ndarray[Any, Any]
@@ -16,7 +17,6 @@ PERCENTILES: Final = (2.5, 97.5)
 # Wrong images, below which the bootstrap's intervals are too short: where 7 are expected they cover the truth in 93% of
 # simulated test sets, where 2 are in 75% (tests/reports/test_interval_coverage.py).
 FEW_MISTAKES: Final = 10
-_AT_ONCE: Final = 2**22  # numbers of one chunk of the bootstrap, 32 MB
 
 
 class Interval(NamedTuple):
@@ -40,14 +40,7 @@ def resampled_means(table: Array, draws: int = 2000, seed: int = 0) -> Array:
 
     A draw is how often each image was drawn, a multinomial, so that many are one product of matrices.
     """
-    random = np.random.default_rng(seed)
-    images = len(table)
-    means = []
-    for start in range(0, draws, chunk := max(1, _AT_ONCE // max(1, images))):
-        rows = min(chunk, draws - start)
-        drawn = random.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
-        means.append(counts.astype(np.float64) @ table / images)
+    means = [counts.astype(np.float64) @ table / len(table) for counts in drawn_counts(len(table), draws, seed)]
     return np.concatenate(means)
 
 
@@ -65,12 +58,8 @@ def metric_interval(
 
     Draws for which it is undefined, as a class is missing, are left out; nan when these are more than half.
     """
-    random = np.random.default_rng(seed)
-    values = []
-    for _ in range(draws if len(logits) else 0):
-        drawn = random.integers(len(logits), size=len(logits))
-        values.append(function(logits[drawn], labels[drawn]))
-    defined = np.array(values)[np.isfinite(values)]
+    values = resampled_metric(function, logits, labels, draws, seed)
+    defined = values[np.isfinite(values)]
     if not len(values) or len(defined) < len(values) / 2:
         return Interval(math.nan, math.nan)
     return Interval(*map(float, np.percentile(defined, PERCENTILES)))

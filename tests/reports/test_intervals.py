@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from model.metric import metrics
-from reports import intervals
+from reports import intervals, resampling
 
 SIMULATIONS = 1000
 
@@ -81,7 +81,7 @@ def test_resampled_means_are_a_bootstrap():
 def test_chunks(monkeypatch):
     table = np.arange(12.0).reshape(6, 2)
     whole = intervals.resampled_means(table, draws=50, seed=3)
-    monkeypatch.setattr(intervals, "_AT_ONCE", 40)
+    monkeypatch.setattr(resampling, "AT_ONCE", 40)
     parts = intervals.resampled_means(table, draws=50, seed=3)
     np.testing.assert_allclose(parts, whole)
 
