@@ -104,8 +104,8 @@ def encode(state: dict[str, Any]) -> bytes:
     """The state as a torch file that ends in its own sha256; torch.load reads it with weights_only=True."""
     buffer = io.BytesIO()
     torch.save(state | {"version": VERSION}, buffer)
-    data = buffer.getvalue()
-    return data + MAGIC + hashlib.sha256(data).hexdigest().encode()
+    buffer.write(MAGIC + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
+    return buffer.getvalue()  # the only copy of the state: joining bytes would make two more
 
 
 def decode(data: bytes) -> dict[str, Any]:
