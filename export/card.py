@@ -34,7 +34,7 @@ def model_card(
         f"# {_text(contract.name)}",
         _what(contract),
         "## How to run it",
-        _how(folder, contract, files),
+        _how(contract, files),
         "## Data",
         _data(environment),
         "## Training",
@@ -76,9 +76,9 @@ def _what(contract: Contract) -> str:
     )
 
 
-def _how(folder: RunFolder, contract: Contract, files: Mapping[str, Any]) -> str:
+def _how(contract: Contract, files: Mapping[str, Any]) -> str:
     if not any(name.endswith(".onnx") for name in files):
-        return f"`python predict.py --model {_text(str(folder))} photo.jpg`"
+        return f"`python predict.py --model FOLDER photo.jpg`, where FOLDER is the experiment {_text(contract.name)}."
     return (
         "```python\n"
         "import numpy as np, onnxruntime, PIL.Image\n"

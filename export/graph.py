@@ -39,6 +39,8 @@ def quiet() -> Iterator[None]:
 def net_model(net: nn.Module, contract: Contract) -> Any:
     """The net alone as an onnx.ModelProto: `PIXELS` float32 (batch, C, S, S) to `LOGITS` (batch, classes).
 
+    Its nodes do not say which lines of which files they are from, as torch's do: these hold private paths and sources.
+
     Raises:
         TrainingFault: torch cannot express it.
     """
@@ -60,6 +62,7 @@ def net_model(net: nn.Module, contract: Contract) -> Any:
         raise TrainingFault(f"{contract.name}: torch cannot export this net to ONNX ({reason(error)})") from error
     if program is None:
         raise TrainingFault(f"{contract.name}: torch gave no ONNX program")
+    optional_import("onnx_ir.passes.common", "onnxscript").ClearMetadataAndDocStringPass()(program.model)
     model = program.model_proto
     if (size := model.ByteSize()) > MOST_BYTES:
         raise TrainingFault(f"{contract.name}: {size / 2**30:.1f} GB do not fit into one ONNX file, which holds 2")

@@ -115,7 +115,7 @@ def _half_even(numerator: Tensor, denominator: Tensor | int) -> Tensor:
 
 
 def program_bytes(net: nn.Module, contract: Contract) -> bytes:
-    """The .pt2 file; what it says of itself is in its extra file "dossier".
+    """The .pt2 file; what it says of itself is in its extra file "dossier", and nothing of the files it was made from.
 
     Raises:
         TrainingFault: torch cannot express the net.
@@ -127,6 +127,9 @@ def program_bytes(net: nn.Module, contract: Contract) -> bytes:
             example = torch.zeros(EXAMPLE, dtype=torch.uint8)
             shapes = (dict(enumerate(dims)),)
             exported = torch.export.export(Program(net.eval(), contract).eval(), (example,), dynamic_shapes=shapes)
+            for module in exported.graph_module.modules():
+                for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+                    node.meta.pop("stack_trace", None)
             torch.export.save(exported, buffer, extra_files={KEY: contract.model_dump_json()})
     except Exception as error:  # torch.export raises nearly anything
         raise TrainingFault(f"{contract.name}: torch.export cannot express this net ({reason(error)})") from error

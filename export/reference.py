@@ -1,11 +1,14 @@
 """What a trained experiment says of images in PyTorch: what every exported file is measured by."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from config import run_folder
+from config.load import is_weights_path
 from config.parts import Normalization
 from export.contract import Contract, fitted_temperature
 from export.session import Outputs, Run
@@ -21,9 +24,11 @@ def contract_of(trained: Trained) -> Contract:
     params, environment = trained.params, trained.environment
     if not isinstance(params.normalize, Normalization):
         raise UserError(f"{trained.folder}/{run_folder.PARAMS_RESOLVED}: normalize holds no numbers; train anew")
-    here = describe(torch.device("cpu"))
+    here, given = describe(torch.device("cpu")), params.model_dump(mode="json")
+    if is_weights_path(params.pretrain):
+        given["pretrain"] = Path(given["pretrain"]).name  # where it lay is nobody's business
     provenance = {
-        "params": params.model_dump(mode="json"),
+        "params": given,
         "data_fingerprint": environment["data"]["fingerprint"],
         "pretrained_weights": environment["weights"],
         "trained_with": environment["packages"],

@@ -220,9 +220,11 @@ def _safetensors(job: Job) -> None:
     weights_file.load(again, load_safetensors(content))
     found = job.compare(run_folder.MODEL_WEIGHTS, reference(trained, again, contract))
     job.add(run_folder.MODEL_WEIGHTS, content, "weights for PyTorch", parity=found.as_json())
-    built = {"build": "model.net.build_net", "num_classes": len(contract.classes)} | json.loads(
-        contract.model_dump_json()
-    )
+    built = {
+        "build": "model.net.build_net",
+        "params": contract.provenance["params"] | {"pretrain": False},
+        "num_classes": len(contract.classes),
+    } | json.loads(contract.model_dump_json())
     job.add(run_folder.MODEL_NET, to_json(built), "how to build the net of model.safetensors")
     if trained.params.arch == run_folder.NET:
         source = trained.folder.read(f"{run_folder.CODE}/{run_folder.NET}")
@@ -237,7 +239,7 @@ def _write(job: Job, out: Path | None, result: dict[str, Any]) -> dict[str, Any]
     names = (run_folder.EXPORT_REPORT, run_folder.MODEL_CARD)
     files = _others(where, job.about) | job.about
     report = {
-        "experiment": str(folder),
+        "experiment": job.contract.name,
         "files": files,
         **result,
         "images": len(job.labels),

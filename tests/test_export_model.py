@@ -2,16 +2,20 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import onnxruntime
 import pytest
+from safetensors.torch import load_file
 
 import export_model
 import include
 import train
 from config.run_folder import RunFolder
+from config.schema import Params
 from export.predictor import Predictor
+from model.net import build_net
 from tests.training.runs import experiment
 
 PARITY = ("max_difference_of_probabilities", "max_difference_of_logits", "other_classes")
@@ -104,6 +108,34 @@ def test_what_differs_from_pytorch_is_not_written(trained, tiny_data, tmp_path, 
     assert "model.pt2: differs from PyTorch on 12 images" in message
     assert message.count("\n") == 1
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and p.suffix != ".log"} == before
+
+
+@pytest.mark.slow
+def test_no_file_tells_where_it_was_made(exported, tiny_data):
+    """torch writes the stack into every node: paths and lines of a private net.py."""
+    (program,) = (zipfile.ZipFile(path) for path in (exported / "export").glob("*.pt2"))
+    files = {path.name: path.read_bytes() for path in (exported / "export").iterdir()}
+    files |= {name: program.read(name) for name in program.namelist()}
+    for name, content in files.items():
+        for private in (include.ROOT, exported.parent, tiny_data):
+            assert str(private).encode() not in content, name
+
+
+def test_weights_it_started_from_are_named_without_their_folder(trained, tiny_data, tmp_path):
+    """And model.json builds the net without them."""
+    start = tmp_path / "private" / "start.safetensors"
+    start.parent.mkdir()
+    shutil.copy(trained / "weights_best.safetensors", start)
+    path = experiment(tmp_path / "run", num_epochs=1, pretrain=str(start))
+    assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(path)]) == 0
+    assert run(path, tiny_data, "--format", "safetensors") == 0
+    written = {file.name: file.read_bytes() for file in (path / "export").iterdir()}
+    assert b"start.safetensors" in written["MODEL.md"]
+    assert not [name for name, content in written.items() if b"private" in content]
+    start.unlink()
+    told = json.loads(written["model.json"])
+    net = build_net(Params(**told["params"]), told["num_classes"]).net
+    net.load_state_dict(load_file(path / "export/model.safetensors"))
 
 
 def test_an_earlier_export_of_another_format_stays_in_the_report(trained, tiny_data, tmp_path):
