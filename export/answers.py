@@ -1,5 +1,6 @@
 """From names on a command line to lines of answers: finding images, and writing what the model says. No torch."""
 
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from export.predictor import Prediction
 from images.read import ImageError
 from images.walk import Walk
 from reports.tables import csv_bytes
-from utils import Interrupted, UserError, printable
+from utils import Interrupted, TrainingFault, UserError, printable
 
 STANDARD_INPUT: Final = "-"
 Line = Callable[[Path, Prediction | ImageError], str]
@@ -27,13 +28,20 @@ def find(names: Sequence[str], listed: TextIO) -> Iterator[Path]:
     for name in names:
         path = Path(name)
         if name == STANDARD_INPUT:
-            yield from (Path(line) for line in map(str.strip, listed) if line)
-        elif path.is_dir():
+            yield from _listed(listed)
+        elif os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
             yield from _walked(path)
-        elif not path.exists() and not path.is_symlink():
+        elif not os.path.lexists(path):
             raise UserError(f"{printable(name)}: no such file or folder")
         else:
             yield path
+
+
+def _listed(lines: TextIO) -> Iterator[Path]:
+    """A path on each line that is not blank, whatever its bytes: a file's name need not be text."""
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors())
+    yield from (Path(line.rstrip("\r\n")) for line in lines or () if line.strip())  # a closed stream is None
 
 
 def _walked(folder: Path) -> list[Path]:
@@ -102,12 +110,15 @@ def write_lines(lines: Iterable[str]) -> None:
 
     Raises:
         Interrupted: what reads it has ended, as `head` does.
+        TrainingFault: it cannot be written, such as on a full disk.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
         for line in lines:
             sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
-        raise Interrupted(signal.SIGPIPE) from None
+        if isinstance(error, BrokenPipeError):
+            raise Interrupted(signal.SIGPIPE) from None
+        raise TrainingFault(f"standard output: cannot be written ({error.strerror})") from error

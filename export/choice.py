@@ -1,5 +1,6 @@
 """Which model answers: an .onnx file, an experiment's own export, or PyTorch. Imports torch for the last alone."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def choose(model: Path, trust_code: bool, weights: str = "best") -> Predictor:
     Raises:
         UserError: there is no such model, it is damaged, or it would run code that is not trusted.
     """
-    if model.is_file() and model.name != run_folder.PARAMS:
+    if os.path.isfile(model) and model.name != run_folder.PARAMS:  # noqa: PTH113 (Path's raises for a long name)
         return Predictor.load(model)
-    if not model.exists():
+    if not os.path.exists(model):  # noqa: PTH110
         raise UserError(f"{printable(str(model))}: no such file or folder; give an experiment or an .onnx file")
     folder = RunFolder(model)
     name = f"{run_folder.EXPORT}/{run_folder.MODEL_ONNX}"

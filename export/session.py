@@ -35,15 +35,24 @@ def open_session(model: bytes, where: str, threads: int = 0) -> Any:
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
-        first = printable(str(error).strip().partition("\n")[0][:200])
-        raise UserError(f"{where}: is not an ONNX model that onnxruntime can run ({first})") from error
+        raise UserError(f"{where}: is not an ONNX model that onnxruntime can run ({_first(error)})") from error
 
 
 def run_of(session: Any) -> Run:
-    """A session as a function from uint8 images (N, H, W, 3) to probabilities and logits (N, C) float32."""
+    """A session as a function from uint8 images (N, H, W, 3) to probabilities and logits (N, C) float32.
+
+    It raises UserError where onnxruntime cannot compute them, such as for lack of memory.
+    """
 
     def run(images: Pixels) -> Outputs:
-        probabilities, logits = session.run([PROBABILITIES, LOGITS], {INPUT: images})
+        try:
+            probabilities, logits = session.run([PROBABILITIES, LOGITS], {INPUT: images})
+        except Exception as error:
+            raise UserError(f"onnxruntime cannot compute images of shape {images.shape} ({_first(error)})") from error
         return probabilities, logits
 
     return run
+
+
+def _first(error: Exception) -> str:
+    return printable(str(error).strip().partition("\n")[0][:200])

@@ -1,9 +1,11 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,36 @@ def test_a_folder_is_walked_and_paths_are_read_from_standard_input(file, tmp_pat
     assert listed == [str(tmp_path / names[i]) for i in (1, 2, 0)]
 
 
+def test_names_on_standard_input_need_not_be_text(file, tmp_path, monkeypatch, capsys):
+    image = write_image(tmp_path / " fine .png")
+    named = os.fsencode(image) + b" \r\n"
+    image.rename(f"{image} ")
+    given = io.TextIOWrapper(io.BytesIO(b" \n" + named + b"f\xe9.png\n"), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdin", given)
+    assert run(file, "-", "--format", "jsonl") == 1
+    fine, missing = map(json.loads, capsys.readouterr().out.splitlines())
+    assert fine["image"] == f"{image} "
+    assert "classes" in fine
+    assert missing["error"] == "cannot be read (No such file or directory)"
+
+
+def test_nothing_comes_from_a_closed_standard_input(file, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert run(file, "-") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
+def test_a_full_device_is_told(file, tiny_data):
+    program = [sys.executable, str(include.ROOT / "predict.py"), "--model", str(file), str(tiny_data / "valid")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        include.FAULT,
+        "standard output: cannot be written (No space left on device)\n",
+    )
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_bad_images_are_named_and_counted(file, tmp_path, form, capsys):
     good = write_image(tmp_path / "good.png")
@@ -97,6 +129,7 @@ def test_bad_images_are_named_and_counted(file, tmp_path, form, capsys):
         (("missing.png",), "missing.png: no such file or folder"),
         ((".github_empty",), "holds no image"),
         (("x.png", "--top", "0"), "must be 1 or more"),
+        (("a" * 300,), "aaa: no such file or folder"),
     ],
 )
 def test_what_cannot_be_done_is_told(file, tmp_path, monkeypatch, arguments, message, capsys):
@@ -110,6 +143,8 @@ def test_what_cannot_be_done_is_told(file, tmp_path, monkeypatch, arguments, mes
 def test_what_is_no_model_is_told(tmp_path, capsys):
     assert run(tmp_path / "none", "x.png") == 2
     assert "none: no such file or folder; give an experiment or an .onnx file" in capsys.readouterr().err
+    assert run(tmp_path / ("a" * 300), "x.png") == 2
+    assert "aaa: no such file or folder; give" in capsys.readouterr().err
     assert run(tmp_path, "x.png") == 2
     assert "an experiment is a folder with a params.json" in capsys.readouterr().err
     assert run(experiment(tmp_path / "untrained"), "x.png") == 2

@@ -168,3 +168,9 @@ def test_neither_torch_nor_pandas_is_imported(file):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=include.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_onnxruntime_cannot_compute_is_told_in_one_line():
+    run = run_of(open_session(model(contract()), "tiny", 1))
+    with pytest.raises(UserError, match=r"^onnxruntime cannot compute images of shape \(1, 4, 4, 2\) \(.+\)$"):
+        run(np.zeros((1, 4, 4, 2), np.uint8))
