@@ -101,6 +101,8 @@ def _backbone(params: Params, num_classes: int, model_dir: Path | None, library:
         return _own_net(params, num_classes, model_dir)
     if library is None and params.arch not in ARCHS:
         raise UserError(f'"{params.arch}" is not a known arch{did_you_mean(params.arch, arch_names())}')
+    if library is None and params.head != "backbone":
+        raise UserError(f'head: {params.arch} has no head but its own; use "head": "backbone"')
     try:
         if library is None:
             backbone = _plain(ARCHS[params.arch](params, num_classes), num_classes)

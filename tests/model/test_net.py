@@ -75,6 +75,12 @@ def test_an_unknown_arch_names_the_nearest() -> None:
 # --- the experiment's own net -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_another_head_is_refused_where_it_would_be_ignored(arch: str) -> None:
+    with pytest.raises(UserError, match=rf'^head: {arch} has no head but its own; use "head": "backbone"$'):
+        build_net(Params(arch=arch, pretrain=False, head="concat_pool"), 3)
+
+
 def test_own_net(tmp_path: Path) -> None:
     params = own_net(tmp_path, OWN)
     first, second = build_net(params, 3, tmp_path), build_net(params, 3, tmp_path)
