@@ -248,7 +248,7 @@ class Corruption(NamedTuple):
         return SEVERITIES if self.clean is None else HALVES
 
 
-# To add a kind: a function above and a row here.
+# To add a kind: a function above, a row here, and its name in OURS.
 CORRUPTIONS: Final[dict[str, Corruption]] = {
     "gaussian_noise": Corruption(
         gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38), "standard deviation", strength, clean=0
@@ -269,7 +269,8 @@ CORRUPTIONS: Final[dict[str, Corruption]] = {
     "jpeg_compression": Corruption(jpeg_compression, (25, 18, 15, 10, 7), "quality", quality, clean=100),
     "saturation": Corruption(saturation, (0.2, 0.4, 0.6, 0.8, 1.0), "share of colour lost", clean=0, colour=True),
 }
-COMMON: Final = tuple(kind for kind in CORRUPTIONS if kind != "saturation")  # the fifteen that are averaged
+OURS: Final = ("saturation",)  # measured, and not averaged with the fifteen
+COMMON: Final = tuple(kind for kind in CORRUPTIONS if kind not in OURS)
 
 
 def level(kind: str, severity: float, scale: float = 1.0) -> float:

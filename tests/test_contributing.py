@@ -12,9 +12,10 @@ import pytest
 import include
 from tests.documents import blocks, copy_tree
 
-ADDED = ("lenet", "worst_recall", "poly", "invert")  # each found by its name in the contract tests
+ADDED = ("lenet", "worst_recall", "poly", "invert", "darkness")  # each found by its name in the contract tests
+OTHERS = 3  # a data source, a part of the report, a tracker: shown at work below
 TESTS = ("tests/model/test_small_nets.py", "tests/model/test_metric.py", "tests/model/test_loss.py",
-         "tests/images/test_augment.py")  # fmt: skip
+         "tests/images/test_augment.py", "tests/reports/test_corruptions.py")  # fmt: skip
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def copy(tmp_path_factory):
     target = tmp_path_factory.mktemp("contributing")
     copy_tree(target)
     diffs = [block.text for block in blocks(include.ROOT / "CONTRIBUTING.md") if block.kind == "diff"]
-    assert len(diffs) == len(ADDED) + 1
+    assert len(diffs) == len(ADDED) + OTHERS
     for diff in diffs:
         subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=target, check=True)
     return target
@@ -58,11 +59,16 @@ def test_they_train_an_experiment(copy):
     run(copy, "prepare_data.py", "--source", "quick_draw", "--archive", "drawings", "--out", "data/drawings")
     params = {"arch": "lenet", "pretrain": 0, "im_sz": 28, "channels": 1, "num_epochs": 2, "augment": ["invert"],
               "loss": "poly", "loss_arguments": {"epsilon": 2}, "metrics": ["accuracy", "worst_recall"],
-              "best_metric": "worst_recall"}  # fmt: skip
+              "best_metric": "worst_recall", "trackers": ["lines"], "about": "drawn by hand"}  # fmt: skip
     (copy / "experiments/added").mkdir()
     (copy / "experiments/added/params.json").write_text(json.dumps(params))
     output = run(copy, "train.py", "--data_dir", "data/drawings", "--model_dir", "experiments/added")
     assert "42 train, 6 valid images of 2 classes" in output
     assert "best worst_recall" in output
+    told = [json.loads(line) for line in (copy / "experiments/added/history.jsonl").read_text().splitlines()]
+    assert {point["place"] for point in told if "worst_recall" in point["tag"]} == {1, 2}
+    evaluated = ("--data_dir", "data/drawings", "--model_dir", "experiments/added", "--split", "valid")
+    run(copy, "evaluate.py", *evaluated, "--report", "--attribution", "off", "--robustness", "0")
+    assert "drawn by hand" in (copy / "experiments/added/report/index.html").read_text()
     page = run(copy, "-c", "from training.reference import reference; print(reference())")
-    assert all(f"| `{name}` |" in page for name in ADDED)
+    assert all(f"| `{name}` |" in page for name in ADDED[:-1])

@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -243,7 +243,10 @@ class MLflow:
 
 
 # What params.json can name in "trackers".
-TRACKERS: Final[dict[str, type[TensorBoard] | type[MLflow]]] = {"tensorboard": TensorBoard, "mlflow": MLflow}
+TRACKERS: Final[dict[str, Callable[[RunFolder], Tracker]]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+}
 
 
 class Trackers:
