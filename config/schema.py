@@ -152,7 +152,9 @@ class Params(Part):
     cuda: Flag = Field(default=True, description="1: use a GPU where there is one")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="number format of the net")
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(default="auto", description="image layout")
-    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads; 0: chosen from the machine")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads; 0: one for each core that is idle when it starts"
+    )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="what every random number follows from")
 
     hyper_search: dict[str, Any] | None = Field(
