@@ -235,7 +235,8 @@ def _safetensors(job: Job) -> None:
 
 
 def _write(job: Job, out: Path | None, result: dict[str, Any]) -> dict[str, Any]:
-    folder, where = job.trained.folder, out or job.trained.folder.file(run_folder.EXPORT)
+    folder, own = job.trained.folder, job.trained.folder.file(run_folder.EXPORT)
+    where = out or own
     names = (run_folder.EXPORT_REPORT, run_folder.MODEL_CARD)
     files = _others(where, job.about) | job.about
     report = {
@@ -248,12 +249,12 @@ def _write(job: Job, out: Path | None, result: dict[str, Any]) -> dict[str, Any]
     }
     card = model_card(folder, job.contract, job.trained.environment, files)
     job.files |= {names[0]: to_json(report), names[1]: card.encode("utf-8", "backslashreplace")}
-    if out is None:
+    if where.resolve() == own.resolve():
         folder.write_all({f"{run_folder.EXPORT}/{name}": content for name, content in job.files.items()})
     else:
-        make_folder(out)
+        make_folder(where)
         for name, content in job.files.items():
-            write_atomic(out / name, content)
+            write_atomic(where / name, content)
     log.info("written to %s: %s", printable(str(where)), ", ".join(job.files))
     return report
 

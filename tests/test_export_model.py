@@ -131,6 +131,8 @@ def test_weights_it_started_from_are_named_without_their_folder(trained, tiny_da
     assert run(path, tiny_data, "--format", "safetensors") == 0
     written = {file.name: file.read_bytes() for file in (path / "export").iterdir()}
     assert b"start.safetensors" in written["MODEL.md"]
+    assert run(path, tiny_data, "--format", "safetensors", "--out", str(path / "x/../export"), "--weights", "last") == 0
+    assert all(RunFolder(path).intact(f"export/{name}") for name in written)
     assert not [name for name, content in written.items() if b"private" in content]
     start.unlink()
     told = json.loads(written["model.json"])
