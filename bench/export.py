@@ -1,6 +1,7 @@
 """How fast exported models are, and predict.py with them; ratios of times that were taken in turn in one run.
 
 python bench/export.py speed                                     # resnet18 at 224 pixels: PyTorch, ONNX, int8
+python bench/export.py pixels                                    # the preprocessing in the graph alone
 python bench/export.py throughput --model M --images FOLDER      # images a second of the whole way from files
 python bench/export.py start --model M --image FILE              # seconds of one call of predict.py
 """
@@ -20,6 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from export.predictor import Predictor  # noqa: E402
+
+CONTRACT: dict[str, Any] = {
+    "name": "bench", "classes": [str(number) for number in range(10)], "multi_label": False, "channels": 3,
+    "resize": "crop", "crop_fraction": 1.0, "background": [255, 255, 255], "max_megapixels": 50.0, "mean": [0.5] * 3,
+    "std": [0.25] * 3, "weights": "best", "weights_sha256": "0" * 64, "provenance": {},
+}  # fmt: skip
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -41,11 +48,7 @@ def speed(options: argparse.Namespace) -> None:
         torch.manual_seed(0)
         params = Params(arch=arch, pretrain=False, im_sz=options.im_sz)
         net = build_net(params, 10).net.eval()
-        contract = Contract(
-            name=arch, classes=[str(i) for i in range(10)], multi_label=False, im_sz=options.im_sz, channels=3,
-            resize="crop", crop_fraction=1.0, background=[255, 255, 255], max_megapixels=50.0, mean=[0.5] * 3,
-            std=[0.25] * 3, weights="best", weights_sha256="0" * 64, provenance={},
-        )  # fmt: skip
+        contract = Contract(**CONTRACT | {"name": arch, "im_sz": options.im_sz})
         shape = (8, 3, options.im_sz, options.im_sz)
         calibration = random.normal(size=shape).astype(np.float32)
         exported = net_model(net, contract)
@@ -71,6 +74,33 @@ def speed(options: argparse.Namespace) -> None:
             rows.append([arch, batch, *(f"{1000 * best[name]:.1f}" for name in calls), *ratios])
     header = ["net", "batch", "PyTorch ms", "ONNX ms", "int8 ms", "ONNX gains", "int8 gains over ONNX"]
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True))  # noqa: T201
+
+
+def pixels(options: argparse.Namespace) -> None:
+    """Times what lies between a decoded image and the net."""
+    from onnx import helper
+
+    from export.contract import INPUT, Contract
+    from export.preprocessing import FLOAT, PIXELS, UINT8, preprocessing
+    from export.session import open_session
+
+    contract = Contract(**CONTRACT | {"im_sz": options.im_sz, "crop_fraction": 0.875})
+    tape = preprocessing(contract)
+    ends = (
+        [helper.make_tensor_value_info(INPUT, UINT8, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info(PIXELS, FLOAT, None)],
+    )
+    graph = helper.make_graph(tape.nodes, "preprocessing", *ends, tape.initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = open_session(model.SerializeToString(), "preprocessing", options.threads)
+    random = np.random.default_rng(0)
+    images = {
+        f"{height} x {width}": random.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        for height, width in ((160, 213), (375, 500), (3000, 4000))
+    }
+    calls = {size: lambda image=image: session.run(None, {INPUT: image}) for size, image in images.items()}
+    for size, seconds in in_turn(calls, options.rounds).items():
+        print(f"{size}: {1000 * min(seconds):.1f} ms")  # noqa: T201
 
 
 def in_turn(calls: dict[str, Any], rounds: int) -> dict[str, list[float]]:
@@ -113,7 +143,7 @@ def start(options: argparse.Namespace) -> None:
 def main() -> int:
     """Measures what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "throughput", "start"))
+    parser.add_argument("what", choices=("speed", "pixels", "throughput", "start"))
     parser.add_argument("--archs", nargs="+", default=["resnet18", "mobilenet_v2"])
     parser.add_argument("--im_sz", type=int, default=224)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
@@ -124,7 +154,7 @@ def main() -> int:
     parser.add_argument("--image", type=Path)
     parser.add_argument("--count", type=int, default=2000)
     options = parser.parse_args()
-    {"speed": speed, "throughput": throughput, "start": start}[options.what](options)
+    {"speed": speed, "pixels": pixels, "throughput": throughput, "start": start}[options.what](options)
     return 0
 
 
