@@ -19,6 +19,7 @@ from config.schema import Params
 from model.net import build_net
 from search.plan import make_plan
 from training.machine import choose_machine
+from utils import reports_errors
 
 STEPS = 5
 CLASSES = 10
@@ -42,6 +43,7 @@ def seconds_per_image(params: Params) -> float:
     return best / params.batch_size
 
 
+@reports_errors
 def main() -> int:
     """Prints a row for each net."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

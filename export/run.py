@@ -72,6 +72,8 @@ class Job:
         self.paths, self.images, read = checks.readable(
             predictor, [data.root / split.paths[index] for index in positions], trained.params.skip_bad
         )
+        if not self.paths:
+            raise UserError(f"{printable(str(data.root))}: none of the valid images that were looked at can be read")
         self.labels = split.targets[positions[read]]
         self.files: dict[str, bytes] = {}
         self.about: dict[str, dict[str, Any]] = {}

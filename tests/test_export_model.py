@@ -221,6 +221,12 @@ def test_unreadable_valid_images_are_left_out_as_in_training(tiny_data, tmp_path
     assert run(path, data, "--format", "safetensors") == 0
     assert json.loads((path / "export/export.json").read_text())["images"] == 11
     assert "left out" in capsys.readouterr().out
+    for image in (data / "valid").glob("*/*"):
+        image.write_bytes(image.read_bytes()[:-60] if image != bad else bad.read_bytes())
+    assert run(path, data, "--format", "safetensors") == 2
+    assert capsys.readouterr().err.endswith("none of the valid images that were looked at can be read\n")
+    shutil.copytree(tiny_data, data, dirs_exist_ok=True)
+    bad.write_bytes(bad.read_bytes()[:-60])
     strict = experiment(tmp_path / "strict", num_epochs=1)
     assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(strict)]) == 0
     assert run(strict, data, "--format", "safetensors") == 2
