@@ -24,7 +24,8 @@ def contract_of(trained: Trained) -> Contract:
     params, environment = trained.params, trained.environment
     if not isinstance(params.normalize, Normalization):
         raise UserError(f"{trained.folder}/{run_folder.PARAMS_RESOLVED}: normalize holds no numbers; train anew")
-    here, given = describe(torch.device("cpu")), params.model_dump(mode="json")
+    here = describe(torch.device("cpu"))
+    given = params.model_dump(mode="json", exclude={"hyper_search", "search"})  # of others than this one
     if is_weights_path(params.pretrain):
         given["pretrain"] = Path(given["pretrain"]).name  # where it lay is nobody's business
     provenance = {

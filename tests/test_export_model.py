@@ -126,7 +126,7 @@ def test_weights_it_started_from_are_named_without_their_folder(trained, tiny_da
     start = tmp_path / "private" / "start.safetensors"
     start.parent.mkdir()
     shutil.copy(trained / "weights_best.safetensors", start)
-    path = experiment(tmp_path / "run", num_epochs=1, pretrain=str(start))
+    path = experiment(tmp_path / "run", num_epochs=1, pretrain=str(start), search={"weights": str(start)})
     assert train.main(["--data_dir", str(tiny_data), "--model_dir", str(path)]) == 0
     assert run(path, tiny_data, "--format", "safetensors") == 0
     written = {file.name: file.read_bytes() for file in (path / "export").iterdir()}
