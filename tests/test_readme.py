@@ -9,6 +9,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 import include
+from config import run_folder
 from config.load import load_params
 from tests.documents import DOCUMENTS, TUTORIAL, agree, blocks, copy_tree, run, steps
 from training.catalogues import catalogues
@@ -17,6 +18,9 @@ from training.reference import PAGE, reference
 SCRIPTS = sorted(path for path in include.ROOT.glob("*.py") if path.stem not in ("include", "utils"))
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 FILE = re.compile(r"`([\w./-]+(?:\.(?:py|json|png|npz|md|csv|txt|pt|pkl|log|safetensors|diff|toml|lock)|/))`")
+
+# Files of an experiment that no command of the documents makes.
+ASKED_FOR = (run_folder.LR_FIND, run_folder.MLFLOW, run_folder.MONITOR, run_folder.calibration_name("best"))
 
 
 def name_of(document: Path) -> str:
@@ -139,9 +143,9 @@ def test_every_command_ends_well_unless_its_exit_code_is_shown(ran):
 @pytest.mark.slow
 @pytest.mark.parametrize("document", [*TUTORIAL, include.ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_every_file_named_is_there(document, ran, copy):
-    """In the repository, or among what the commands made."""
+    """In the repository, among what the commands made, or made only where it is asked for."""
     there = {"/".join(path.parts[-depth:]) for path in copy.rglob("*") for depth in range(1, 5)}
-    there |= {f"{name}/" for name in there}
+    there |= {f"{name}/" for name in there} | set(ASKED_FOR)
     assert set(FILE.findall(prose(document))) <= there
 
 
