@@ -13,7 +13,8 @@ from config.run_folder import LOG, REPORT_PAGE, WEIGHTS, RunFolder
 from utils import UserError, log, logging_to, reports_errors
 
 MOST_IMAGES = 100  # on a sheet of the report
-CORRUPTED, MOST_CORRUPTED = 500, 100_000  # of a split
+MOST_CORRUPTED = 100_000  # of a split
+OF_THE_REPORT = {"top_k": 24, "slices": None, "attribution": "auto", "robustness": 500, "against": None}
 ATTRIBUTION = ("auto", "grad_cam", "eigen_cam", "occlusion", "off")
 
 
@@ -30,9 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     sure.add_argument("--accuracy_target", type=float, metavar="X", help="and find the confidence for accuracy X")
     report = parser.add_argument_group("the report")
     report.add_argument("--report", action="store_true", help="write report/index.html: one page with everything")
-    report.add_argument("--top_k", type=int, default=24, metavar="N", help="images on each sheet; default 24")
+    report.add_argument("--top_k", type=int, metavar="N", help="images on each sheet; default 24")
     report.add_argument("--slices", type=Path, metavar="FILE.csv", help="more about the images: accuracy by column")
-    report.add_argument("--attribution", choices=ATTRIBUTION, default="auto", help="maps of where the net looks")
+    report.add_argument("--attribution", choices=ATTRIBUTION, help="maps of where the net looks; default auto")
     report.add_argument("--robustness", type=int, metavar="N", help="corrupt so many images; default 500, 0: none")
     report.add_argument("--against", type=Path, metavar="FOLDER", help="another experiment, to compare image by image")
     return parser.parse_args(argv)
@@ -43,10 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates and returns the exit code: 0 done, 2 bad input, 3 the folder is being trained."""
     options = parse(argv)
     folder = RunFolder(options.model_dir)
-    given = [name for name in ("slices", "robustness", "against") if getattr(options, name)]
-    if given and not options.report:
-        raise UserError(f"--{given[0]} is for the report: add --report")
-    options.robustness = CORRUPTED if options.robustness is None else options.robustness
+    for name, default in OF_THE_REPORT.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+        elif not options.report:
+            raise UserError(f"--{name} is for the report: add --report")
     if (target := options.accuracy_target) is not None and not 0 < target < 1:
         raise UserError(f"--accuracy_target {target:g}: must be above 0 and below 1")
     for name, least, most in (("top_k", 1, MOST_IMAGES), ("robustness", 0, MOST_CORRUPTED)):

@@ -19,6 +19,7 @@ from reports.classification import classification_report, metrics_table
 from reports.confusion import confusion_csv, confusion_figure, confusion_matrix
 from reports.intervals import intervals
 from reports.misclassified import misclassified_csv
+from reports.slices import read_columns
 from reports.subject import Options, Question, Subject
 from training.build import class_counts
 from training.checkpoint import npz_bytes
@@ -61,6 +62,8 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
     split_fingerprint = fingerprint(dataclasses.replace(data, splits={question.split: data.splits[question.split]}))
     if options.against is not None:
         options.against.check(data.classes, data.splits[question.split].paths, split_fingerprint)
+    if options.slices is not None:
+        read_columns(options.slices, data.splits[question.split].paths)  # refused before the test set is opened
     loader, outputs = outputs_on(question.split)
     calibration = None
     if question.calibrated:

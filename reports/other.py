@@ -63,7 +63,7 @@ def read_other(folder: RunFolder, report: str) -> Other:
     if not folder.file(f"{report}/{run_folder.PREDICTIONS}").is_file():
         raise UserError(
             f"--against {folder}: has no {report}/{run_folder.PREDICTIONS}; "
-            f"run evaluate.py on it first, with the same --split, --weights and --tta"
+            f"run evaluate.py on it first, with the same --split, --weights, --tta and --calibrate"
         )
     metrics = folder.read_json(f"{report}/{run_folder.METRICS}")
     if "fingerprint" not in metrics:

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from images.read import Pixels
+from reports.tiles import tiles
 from training.curves import png_bytes
-from utils import printable
 
 Array = np.ndarray[Any, Any]
 
@@ -16,6 +16,7 @@ TILE: Final = 128  # pixels of the longer side of an image in a strip
 GAP: Final = 4
 COLOURS: Final = "viridis"  # told apart by the colour-blind, and in grey
 _COLUMNS: Final = 3
+_BAR: Final = 0.6  # inches of a contact sheet for the colours
 _CRISP: Final = 64  # images up to so many pixels are shown with their pixels
 
 
@@ -62,23 +63,12 @@ def strip(image: Pixels, heats: Sequence[Array], proportion: float = 1.0) -> Pix
 
 def contact_sheet(strips: Sequence[Pixels], captions: Sequence[str], title: str) -> bytes:
     """Strips with a caption above each, and what the colours mean, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
-    from matplotlib.figure import Figure
 
-    rows = -(-len(strips) // _COLUMNS)
-    figure = Figure(figsize=(4.4 * _COLUMNS, 1.95 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-    for panel in panels:
-        panel.axis("off")
-    widest = max((pixels.shape[1] for pixels in strips), default=0)
-    for panel, pixels, caption in zip(panels, strips, captions, strict=False):
-        panel.imshow(np.pad(pixels, ((0, 0), (0, widest - pixels.shape[1]), (0, 0)), constant_values=255))
-        panel.set_title(caption, fontsize=8, parse_math=False)
+    figure = tiles(strips, captions, title, _COLUMNS, (4.2, 1.37), foot=_BAR)
+    height = figure.get_figheight()
     bar = figure.colorbar(
-        ScalarMappable(cmap=COLOURS), ax=list(panels), location="bottom", shrink=0.3, aspect=40, pad=0.01
+        ScalarMappable(cmap=COLOURS), cax=figure.add_axes((0.35, 0.4 / height, 0.3, 0.1 / height)), location="bottom"
     )
     bar.set_ticks([0, 1], labels=["says nothing for the class", "says most"])
-    figure.suptitle(printable(title), parse_math=False)
     return png_bytes(figure)

@@ -10,8 +10,8 @@ from PIL import Image
 from reports.page import Html, data_uri, join, short, tag
 from reports.subject import Subject
 from reports.thumbnail import SIDE
+from reports.tiles import tiles
 from training.curves import png_bytes
-from utils import printable
 
 BYTES: Final = 150_000  # of markup that a sheet may take; images beyond it are named only
 COLUMNS: Final = 6  # of a sheet as a PNG
@@ -60,20 +60,10 @@ def sheet(
 
 def sheet_figure(subject: Subject, indices: Sequence[int], title: str) -> bytes:
     """The same as a PNG: rows of pictures with captions."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = -(-len(indices) // COLUMNS)
-    figure = Figure(figsize=(1.9 * COLUMNS, 2.3 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for panel in panels:
-        panel.axis("off")
-    for panel, index in zip(panels, indices, strict=False):
-        with Image.open(io.BytesIO(subject.thumbnail(int(index)))) as image:
-            panel.imshow(np.asarray(image.convert("RGB")))
+    pictures, captions = [], []
+    for index in map(int, indices):
+        with Image.open(io.BytesIO(subject.thumbnail(index))) as image:
+            pictures.append(np.asarray(image.convert("RGB")))
         true, predicted = (short(subject.named(row[index]), 20) for row in (subject.labels, subject.predicted))
-        caption = f"{true}\nas {predicted}, {subject.confidence[index]:.0%}"
-        panel.set_title(caption, fontsize=8, parse_math=False)
-    figure.suptitle(printable(title), parse_math=False)
-    return png_bytes(figure)
+        captions.append(f"{true}\nas {predicted}, {subject.confidence[index]:.0%}")
+    return png_bytes(tiles(pictures, captions, title, COLUMNS, (1.8, 1.8)))

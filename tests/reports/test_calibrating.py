@@ -13,7 +13,7 @@ from reports import calibrating
 from reports.calibration import measures, nll
 from reports.intervals import Interval
 from reports.misclassified import probabilities
-from tests.reports.test_report import check_page
+from tests.reports.test_report import WITHOUT_RUNS, check_page
 from tests.training.runs import experiment
 from training.checkpoint import npz_bytes
 
@@ -140,7 +140,7 @@ def test_impossible_targets(model, tiny_data, target, capsys):
 def test_several_labels(tiny_multi_label, tmp_path, capsys):
     path = experiment(tmp_path / "x", num_epochs=1, loss="bce", metrics=["f1"], best_metric="f1")
     assert train.main(["--data_dir", str(tiny_multi_label), "--model_dir", str(path)]) == 0
-    assert run(path, tiny_multi_label, "--calibrate", "--report") == 0
+    assert run(path, tiny_multi_label, "--calibrate", "--report", *WITHOUT_RUNS) == 0
     assert read(path / "calibration_best.json")["images"] == 8
     text = " ".join(check_page(path / "report/index.html").text)
     assert "Confident learning is for one class per image" in text
@@ -152,7 +152,7 @@ def test_several_labels(tiny_multi_label, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_report_shows_before_and_after(model, tiny_data):
     mistaken(model)
-    assert run(model, tiny_data, "--accuracy_target", "0.8", "--report") == 0
+    assert run(model, tiny_data, "--accuracy_target", "0.8", "--report", *WITHOUT_RUNS) == 0
     report = model / "report/test_best_calibrated"
     text = " ".join(check_page(report / "index.html").text)
     assert "test split, best weights, calibrated" in text
