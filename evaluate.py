@@ -12,8 +12,7 @@ import include
 from config.run_folder import LOG, REPORT_PAGE, WEIGHTS, RunFolder
 from utils import UserError, log, logging_to, reports_errors
 
-MOST_IMAGES = 100  # on a sheet of the report
-MOST_CORRUPTED = 100_000  # of a split
+LIMITS = {"top_k": (1, 100), "robustness": (0, 100_000)}
 OF_THE_REPORT = {"top_k": 24, "slices": None, "attribution": "auto", "robustness": 500, "against": None}
 ATTRIBUTION = ("auto", "grad_cam", "eigen_cam", "occlusion", "off")
 
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name} is for the report: add --report")
     if (target := options.accuracy_target) is not None and not 0 < target < 1:
         raise UserError(f"--accuracy_target {target:g}: must be above 0 and below 1")
-    for name, least, most in (("top_k", 1, MOST_IMAGES), ("robustness", 0, MOST_CORRUPTED)):
+    for name, (least, most) in LIMITS.items():
         if not least <= (value := getattr(options, name)) <= most:
             raise UserError(f"--{name} {value}: must be {least} to {most}")
     folder.lock()
@@ -63,8 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
         question = Question(options.weights, options.split, options.tta, options.calibrate or target is not None)
         against = read_other(RunFolder(options.against), question.report) if options.against else None
-        looks = options.attribution, options.robustness
-        asked = Options(options.top_k, options.slices, against, target, *looks)
+        asked = Options(options.top_k, options.slices, against, target, options.attribution, options.robustness)
         with logging_to(folder.file(LOG)):
             subject = evaluate(folder, options.data_dir, question, asked)
             if options.split == "test":

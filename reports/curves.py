@@ -159,14 +159,14 @@ def curves_figure(all_kinds: Sequence[Curves], classes: Sequence[str]) -> bytes:
 def _draw(panel: Any, found: Curves, classes: Sequence[str]) -> None:
     for index in drawn(found):
         curve = found.by_class[index]
-        panel.plot(curve.x, curve.y, linewidth=1, label=f"{printable(classes[index])[:20]} {curve.area:.3f}")
+        panel.plot(curve.x, curve.y, linewidth=1, label=f"{curve.area:.3f} {printable(classes[index])[:20]}")
     if found.micro is not None:
-        panel.plot(found.micro.x, found.micro.y, "k--", linewidth=1.5, label=f"all together {found.micro.area:.3f}")
+        panel.plot(found.micro.x, found.micro.y, "k--", linewidth=1.5, label=f"{found.micro.area:.3f} all together")
     if found.kind == "ROC":
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     _, across, up = KINDS[found.kind]
     panel.set(xlabel=across, ylabel=up, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), title=found.kind)
     panel.grid(alpha=0.25)
-    legend = panel.legend(frameon=False, fontsize=8)
+    legend = panel.legend(*panel.get_legend_handles_labels(), frameon=False, fontsize=8)
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -1,15 +1,22 @@
 """ROC and precision-recall curves, as a part of the report."""
 
 import math
+from typing import Final
+
+import numpy as np
 
 from reports.curves import KINDS, MOST_LINES, areas, curves, curves_csv, curves_figure
 from reports.page import Section, details, join, paragraph, picture, short, table
 from reports.subject import Subject
 from reports.tables import csv_bytes
 
+TITLE: Final = "ROC and precision-recall"
+
 
 def section(subject: Subject) -> Section:
     """The part of the report."""
+    if not np.isfinite(subject.logits).all():
+        return Section("curves", TITLE, paragraph("Some logits are not finite: there is no curve."))
     found = [curves(kind, subject.probabilities, subject.labels) for kind in KINDS]
     figure = curves_figure(found, subject.classes)
     by_class = list(zip(subject.classes, *(areas(kind, len(subject.classes)) for kind in found), strict=True))
@@ -29,9 +36,7 @@ def section(subject: Subject) -> Section:
     alt = f"ROC and precision-recall curves; mean areas {_area(found[0].macro)} and {_area(found[1].macro)}"
     files = {"curves.png": figure, "areas.csv": csv_bytes(["class", "roc", "average precision"], by_class)}
     files |= {f"{kind.kind.lower().replace('-', '_')}_curves.csv": curves_csv(kind, subject.classes) for kind in found}
-    return Section(
-        "curves", "ROC and precision-recall", join(paragraph(text), picture(figure, alt, True), every), files
-    )
+    return Section("curves", TITLE, join(paragraph(text), picture(figure, alt, True), every), files)
 
 
 def _area(value: float) -> str:

@@ -13,7 +13,8 @@ def probabilities(logits: np.ndarray, multi_label: bool) -> np.ndarray:
     scores = logits.astype(np.float64)
     if multi_label:
         return 0.5 * (1 + np.tanh(0.5 * scores))
-    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of infinite ones it is nan
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
     chances: np.ndarray = scores / scores.sum(axis=1, keepdims=True)
     return chances
 

@@ -4,15 +4,17 @@ import math
 
 from reports.corruptions import COMMON, CORRUPTIONS, SEVERITIES
 from reports.page import Section, join, paragraph, picture, table
-from reports.robustness import Point, Robustness, robustness, robustness_csv, robustness_figure, summary
+from reports.robustness import Point, Robustness, conditions, robustness, robustness_csv, robustness_figure, summary
 from reports.subject import Subject
-from utils import printable, to_json
+from utils import log, printable, to_json
 
 
 def section(subject: Subject) -> Section | None:
     """The part of the report."""
     if not subject.options.robustness:
         return None
+    images, ways = min(len(subject.paths), subject.options.robustness), len(conditions(subject.params.channels))
+    log.info("corrupting %d images in %d ways; --robustness 0 leaves it out", images, ways)
     result = robustness(
         subject.net, subject.loader, subject.data.root, subject.params, subject.machine.autocast,
         subject.options.robustness,

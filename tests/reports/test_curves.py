@@ -77,3 +77,15 @@ def test_csv_and_figure():
     rows = list(csv.DictReader(io.StringIO(curves_csv(found[0], names).decode())))
     assert len({row["class"] for row in rows}) == 11
     assert curves_figure(found, names) == curves_figure(found, names)
+
+
+def test_a_legend_names_every_class_that_has_a_curve(monkeypatch):
+    """Names that matplotlib would leave out too, and no class at all."""
+    figures = []
+    monkeypatch.setattr("reports.curves.png_bytes", lambda figure: figures.append(figure) or b"")
+    chances, labels = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([[1, 0], [0, 1], [0, 1]], np.float32)
+    curves_figure([curves("ROC", chances, labels)], ["_hidden", "$a$"])
+    curves_figure([curves("ROC", chances, 0 * labels)], ["_hidden", "$a$"])
+    named, empty = ([text.get_text() for text in one.axes[0].get_legend().get_texts()] for one in figures)
+    assert [label.split(" ", 1)[1] for label in named] == ["_hidden", "$a$", "all together"]
+    assert empty == []

@@ -31,9 +31,10 @@ def test_the_choice_of_methods_is_that_of_the_table():
     assert list(evaluate.ATTRIBUTION) == [AUTO, *METHODS, OFF]
 
 
-def test_both_parts(trained, tiny_data, tmp_path):
+def test_both_parts(trained, tiny_data, tmp_path, capsys):
     path = shutil.copytree(trained, tmp_path / "x")
     assert report(path, tiny_data, "--robustness", "6", "--top_k", "7") == 0
+    assert "corrupting 6 images in 95 ways; --robustness 0 leaves it out" in capsys.readouterr().out
     read = check_page(path / "report/index.html")
     text = " ".join(read.text)
     assert {"attribution", "robustness"} <= {a["id"] for name, a in read.elements if name == "section"}

@@ -10,7 +10,9 @@ import pytest
 import evaluate
 import train
 from config.run_folder import TEST_LOG, RunFolder
+from model.metric import compute
 from reports.evaluation import write_tables
+from reports.intervals import intervals
 from reports.other import Other
 from reports.report import PARTS, write_report
 from reports.subject import Options
@@ -191,6 +193,28 @@ def test_a_table_that_is_not_there(trained, tiny_data, capsys):
     assert said.err == "none.csv: cannot be read (No such file or directory)\n"
     assert "accuracy" not in said.out
     assert (trained / TEST_LOG).read_bytes() == openings
+
+
+# --- outputs that say nothing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("several", "value"), [(False, np.nan), (True, np.inf)])
+def test_logits_that_are_not_finite_give_no_number(tmp_path, several, value):
+    subject = made_up(tmp_path, classes=3, images=4, several=several)
+    logits, losses = subject.logits.copy(), subject.losses.copy()
+    logits[0, 0], losses[0] = value, np.nan
+    names = [name for name in subject.values if name != "loss"]
+    values = compute(names, logits, subject.labels)
+    found = intervals(names, logits, subject.labels)
+    subject = dataclasses.replace(subject, logits=logits, losses=losses, values=values, intervals=found)
+    write_tables(subject)
+    made = {name: part(subject) for name, part in PARTS.items() if name != "attribution"}
+    assert "not finite" in " ".join(Reader(made["curves"].body).text)
+    assert "curves.png" not in made["curves"].files
+    assert "not finite" in " ".join(Reader(made["calibration"].body).text)
+    rows = made["metrics"].files["metrics.csv"].decode().splitlines()[1:]
+    assert {tuple(row.split(",")[1:]) for row in rows} == {("nan", "nan", "nan")}
 
 
 # --- any number of classes --------------------------------------------------------------------------------------------

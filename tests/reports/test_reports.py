@@ -75,3 +75,9 @@ def test_misclassified_of_multi_label_data_names_all_classes():
     logits, labels = np.array([[5.0, 5.0, -5.0], [5.0, -5.0, -5.0]]), np.array([[1.0, 0, 0], [1.0, 0, 0]])
     _, row = rows(misclassified_csv(["a", "b"], logits, labels, CLASSES))
     assert row[:3] == ["a", "ant", "ant|bee"]
+
+
+def test_probabilities_of_infinite_logits_are_undefined_and_silent():
+    chances = probabilities(np.array([[np.inf, 0.0], [0.0, np.nan], [0.0, 0.0]]), multi_label=False)
+    assert np.isnan(chances[:2]).any(axis=1).all()
+    assert chances[2].tolist() == [0.5, 0.5]
