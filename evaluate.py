@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name} {value}: must be {least} to {most}")
     folder.lock()
     try:
-        from reports.evaluation import evaluate, log_opening  # torch starts here
+        from reports.evaluation import evaluate  # torch starts here
         from reports.other import read_other
         from reports.report import write_report
         from reports.subject import Options, Question
@@ -65,9 +65,6 @@ def main(argv: list[str] | None = None) -> int:
         asked = Options(options.top_k, options.slices, against, target, options.attribution, options.robustness)
         with logging_to(folder.file(LOG)):
             subject = evaluate(folder, options.data_dir, question, asked)
-            if options.split == "test":
-                count = log_opening(folder, question)
-                log.info("the test set has been opened %d time%s for this experiment", count, "s" if count > 1 else "")
             if options.report:
                 write_report(subject)
             log.info("report: %s", folder.file(question.report + f"/{REPORT_PAGE}" * options.report))

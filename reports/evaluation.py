@@ -96,10 +96,13 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         options=options,
         calibration=calibration,
     )
+    openings = log_opening(folder, question) if question.split == "test" else 0  # before a number can be seen
     write_tables(subject)
     log.info("%s", metrics_table(values, subject.intervals))
     for line in told(calibration, outputs.logits, outputs.labels, question.split) if calibration else ():
         log.info("%s", line)
+    if openings:
+        log.info("the test set has been opened %d time%s for this experiment", openings, "s" if openings > 1 else "")
     return subject
 
 
@@ -145,10 +148,11 @@ def log_opening(folder: RunFolder, question: Question) -> int:
     A test set answers once: each further look at it, with other weights or after another choice, makes its score a
     little too good.
     """
-    openings = _openings(folder)
-    entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "weights": question.weights, "tta": question.tta}
-    folder.write_json(run_folder.TEST_LOG, [*openings, entry])
-    return len(openings) + 1
+    earlier = _openings(folder)
+    how = {"weights": question.weights, "tta": question.tta, "calibrated": question.calibrated}
+    entry = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | how
+    folder.write_json(run_folder.TEST_LOG, [*earlier, entry])
+    return len(earlier) + 1
 
 
 def _openings(folder: RunFolder) -> list[Any]:

@@ -94,6 +94,16 @@ def test_counts_how_often_the_test_set_was_opened(model, tiny_data, capsys):
     assert (model / "metrics_test_best_weights_tta.json").is_file()
 
 
+def test_an_opening_is_counted_before_a_number_can_be_seen(model, tiny_data, monkeypatch):
+    def stopped(subject):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reports.evaluation.write_tables", stopped)
+    assert run(model, tiny_data) == 130
+    assert len(json.loads((model / "test_set_openings.json").read_text())) == 1
+    assert not list(model.glob("metrics_test*"))
+
+
 def test_tta_differs_and_mirrored_images_score_the_same(model, tiny_data):
     assert run(model, tiny_data) == 0
     assert run(model, tiny_data, "--tta") == 0
