@@ -12,7 +12,7 @@ from pathlib import Path
 import include
 from config.run_folder import LOG, WEIGHTS, RunFolder
 from export.contract import FORMATS
-from utils import UserError, logging_to, reports_errors
+from utils import UserError, logging_to, printable, reports_errors
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--images is {options.images}; it must be 1 or more")
     if options.int8 and "onnx" not in options.format:
         raise UserError("--int8 makes an ONNX file; leave it out, or add onnx to --format")
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out: {printable(str(options.out))} is a file, not a folder")
     folder = RunFolder(options.model_dir)
     folder.lock()
     try:

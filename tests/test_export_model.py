@@ -159,6 +159,7 @@ def test_an_earlier_export_of_another_format_stays_in_the_report(trained, tiny_d
     [
         (("--format", "pt2", "--int8"), "--int8 makes an ONNX file"),
         (("--images", "0"), "--images is 0; it must be 1 or more"),
+        (("--out", str(include.ROOT / "README.md")), "README.md is a file, not a folder"),
     ],
 )
 def test_options_that_contradict_are_told(trained, tiny_data, options, message, capsys):
