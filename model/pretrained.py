@@ -14,7 +14,7 @@ import torch
 
 import include
 from config.load import is_weights_path
-from config.run_folder import PARAMS_RESOLVED, RunFolder, weights_name
+from config.run_folder import ENVIRONMENT, PARAMS_RESOLVED, RunFolder, weights_name
 from config.schema import Params
 from model import backbones, mambavision, weights_file
 from model.backbones import Backbone
@@ -88,7 +88,15 @@ def _local(name: str, params: Params, library: backbones.Library | None) -> Weig
     normalize = read_json(resolved).get("normalize") if resolved.is_file() else None
     if isinstance(normalize, dict):
         statistics = (tuple(normalize["mean"]), tuple(normalize["std"]))
-    return Weights(run.file(weights_name("best")), f"experiment {path.resolve().name}", "not known", statistics)
+    source = f"experiment {path.resolve().name}"
+    return Weights(run.file(weights_name("best")), source, _inherited_licence(run), statistics)
+
+
+def _inherited_licence(run: RunFolder) -> str:
+    """That of the weights an experiment started from, which may bind what is made from them."""
+    environment = run.file(ENVIRONMENT)
+    started_from = read_json(environment).get("weights") if environment.is_file() else None
+    return str(started_from["licence"]) if started_from else "not known"
 
 
 # --- torchvision ------------------------------------------------------------------------------------------------------

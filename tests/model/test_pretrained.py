@@ -254,11 +254,19 @@ def test_an_experiment_folder(tmp_path: Path) -> None:
     assert built.statistics is None
     assert built.weights is not None
     assert (built.weights["source"], built.weights["head"]) == ("experiment first", "loaded")
+    assert built.weights["licence"] == "not known"
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(built.net.eval()(images), first.eval()(images))
 
     run.write("params_resolved.json", to_json({"normalize": {"mean": [0.1] * 3, "std": [0.2] * 3}}))
     assert build_net(values, 4).statistics == ((0.1,) * 3, (0.2,) * 3)
+
+    run.write("environment.json", to_json({"weights": {"licence": "for research only"}}))
+    inherited = build_net(values, 4).weights
+    assert inherited is not None
+    assert inherited["licence"] == "for research only"
+    run.write("environment.json", to_json({"weights": None}))
+    assert build_net(values, 4).weights == inherited | {"licence": "not known"}
 
     (folder / "weights_best.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged or changed since it was written"):
