@@ -14,6 +14,7 @@ from images.keyed_random import permutation
 from images.read import Pixels
 from reports.attribution import Attribution, attribute
 from reports.faithfulness import Faithfulness, faithfulness
+from reports.intervals import Interval
 from reports.misclassified import mistakes
 from reports.overlay import contact_sheet, strip
 from reports.page import Html, Section, data_uri, join, paragraph, short, table, tag
@@ -139,7 +140,7 @@ def _check(checked: Faithfulness) -> Html:
              "insertion": (checked.insertion, checked.random_insertion)}  # fmt: skip
     rows = [
         (f"{name}, {'less' if name == 'deletion' else 'more'} is better", f"{ours.mean():.4f}", f"{random.mean():.4f}",
-         f"{gain:+.4f}", f"{interval.low:+.4f} to {interval.high:+.4f}")
+         f"{gain:+.4f}", _ends(interval))
         for (name, (ours, random)), (gain, interval) in zip(means.items(), checked.gains.values(), strict=True)
     ]  # fmt: skip
     how = (
@@ -149,6 +150,10 @@ def _check(checked: Faithfulness) -> Html:
     header = ["measure", "these maps", "random maps", "better by", "95% interval"]
     scores = table(header, rows, label="Check of the maps", sortable=False)
     return join(paragraph(checked.verdict, " ", how), scores)
+
+
+def _ends(interval: Interval) -> str:
+    return "undefined" if np.isnan(interval.low) else f"{interval.low:+.4f} to {interval.high:+.4f}"
 
 
 def _cards(subject: Subject, looks: Looks, strips: Sequence[Pixels], told: Sequence[str]) -> Html:

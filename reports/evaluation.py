@@ -64,11 +64,12 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         options.against.check(data.classes, data.splits[question.split].paths, split_fingerprint)
     if options.slices is not None:
         read_columns(options.slices, data.splits[question.split].paths)  # refused before the test set is opened
-    loader, outputs = outputs_on(question.split)
     calibration = None
-    if question.calibrated:
+    if question.calibrated:  # first: what it refuses is told before the test set is opened
         how = (question.weights, question.tta, options.accuracy_target, same_data)
         calibration = calibrate(folder, *how, lambda: outputs_on("valid")[1])
+    loader, outputs = outputs_on(question.split)
+    if calibration is not None:
         outputs = Predictions(outputs.logits.astype(np.float64) / calibration.temperature, outputs.labels)
     names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)

@@ -45,8 +45,8 @@ def resampled_means(table: Array, draws: int = 2000, seed: int = 0) -> Array:
 
 
 def mean_interval(values: Array, draws: int = 2000, seed: int = 0) -> Interval:
-    """Bootstrap interval of the mean of one number per image (N,), such as the loss, or whether it is right."""
-    if not len(values) or not np.isfinite(values).all():
+    """Bootstrap interval of the mean of one number per image (N,), such as the loss; nan for fewer than two images."""
+    if len(values) < 2 or not np.isfinite(values).all():
         return Interval(math.nan, math.nan)
     return Interval(*map(float, np.percentile(resampled_means(values[:, None], draws, seed), PERCENTILES)))
 
@@ -56,11 +56,12 @@ def metric_interval(
 ) -> Interval:
     """Bootstrap interval of any metric of logits (N, C) and labels, computed anew for each draw of images.
 
-    Draws for which it is undefined, as a class is missing, are left out; nan when these are more than half.
+    Draws for which it is undefined, as a class is missing, are left out; nan when these are more than half, and for
+    fewer than two images.
     """
     values = resampled_metric(function, logits, labels, draws, seed)
     defined = values[np.isfinite(values)]
-    if not len(values) or len(defined) < len(values) / 2:
+    if len(logits) < 2 or len(defined) < len(values) / 2:
         return Interval(math.nan, math.nan)
     return Interval(*map(float, np.percentile(defined, PERCENTILES)))
 

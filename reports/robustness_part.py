@@ -14,7 +14,8 @@ def section(subject: Subject) -> Section | None:
     if not subject.options.robustness:
         return None
     images, ways = min(len(subject.paths), subject.options.robustness), len(conditions(subject.params.channels))
-    log.info("corrupting %d images in %d ways; --robustness 0 leaves it out", images, ways)
+    what = f"{images:,} image{'s' * (images != 1)}"
+    log.info("corrupting %s in %d ways; --robustness 0 leaves it out", what, ways)
     result = robustness(
         subject.net, subject.loader, subject.data.root, subject.params, subject.machine.autocast,
         subject.options.robustness,
@@ -41,10 +42,11 @@ def section(subject: Subject) -> Section | None:
 
 def _told(result: Robustness) -> str:
     low, high = result.clean.interval
+    ends = "no interval" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
     left = "" if math.isnan(result.relative) else f", {result.relative:.1%} of that,"
     return (
         f"On {result.images:,} images, of each class its share: {result.metric} {result.clean.value:.4f} "
-        f"({low:.4f} to {high:.4f}) as they are, and {result.corrupted:.4f}{left} on average over the {len(COMMON)} "
+        f"({ends}) as they are, and {result.corrupted:.4f}{left} on average over the {len(COMMON)} "
         f"common corruptions in {len(SEVERITIES)} severities."
     )
 

@@ -138,6 +138,14 @@ def test_undefined():
     assert np.isnan(intervals.wilson(0, 0)).all()
 
 
+def test_one_image_has_no_bootstrap():
+    """Every draw of it is the same: an interval without a width would say that nothing is unsure."""
+    logits, labels = np.array([[2.0, 1.0, 0.0]]), np.array([0])
+    found = intervals.intervals(["accuracy", "f1"], logits, labels, np.array([0.4]))
+    assert np.isnan([found["loss"], found["f1"]]).all()
+    assert found["accuracy"] == intervals.wilson(1, 1)
+
+
 def test_draws_that_miss_a_class_are_left_out():
     logits, labels = np.eye(3)[[0, 0, 0, 1, 1, 1, 2, 2, 2]], np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
     assert intervals.metric_interval(metrics["auroc"], logits, labels, draws=200) == (1, 1)
