@@ -1,6 +1,7 @@
 """MODEL.md: what a person must know of a model before using it. No torch."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ def _training(contract: Contract, environment: Mapping[str, Any]) -> str:
         for key, value in params.items()
         if key not in UNCHANGED and (key == "arch" or value != defaults[key])
     }
-    rows = [(f"`{key}`", _text(str(value))) for key, value in changed.items()]
+    rows = [(f"`{key}`", _text(_shown(value))) for key, value in changed.items()]
     weights = environment["weights"]
     if weights is None:
         start = "It started from random weights."
@@ -117,6 +118,11 @@ def _training(contract: Contract, environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     table = _table(("key", "value"), rows)
     return f"{start}{commit} {_text(versions)}.\n\nParameters that are not the default:\n\n{table}"
+
+
+def _shown(value: Any) -> str:
+    """A parameter's value as params.json would hold it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _metrics(folder: RunFolder, contract: Contract) -> str:
