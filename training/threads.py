@@ -1,8 +1,8 @@
 """How many threads the operators of torch are to use: as many as there are cores that nobody else keeps busy.
 
 Threads of one operator wait for each other by spinning. Where another program holds the core of one of them, the others
-burn their time: with two threads on two cores, one of them taken, a training in bf16 was seen at a tenth of the speed
-that it has with one thread (python -m bench.threads). One thread fewer costs its share, and no more.
+burn their time: on two cores that several programs were using, a training in bf16 was several times faster with one
+thread than with two (python -m bench.threads measures it). One thread fewer costs its share, and no more.
 """
 
 import os
