@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from config.schema import Params
+from training.depthwise import keep_depthwise_in_float32
 from training.threads import idle_threads
 from utils import UserError, log
 
@@ -43,7 +44,9 @@ class Machine:
         return torch.amp.GradScaler(self.device, enabled=self.precision == "fp16")
 
     def take(self, net: torch.nn.Module) -> torch.nn.Module:
-        """Moves a net to the device, in the memory format."""
+        """Moves a net to the device, in the memory format; what is slow in the precision there stays in float32."""
+        if (self.device, self.precision) == ("cpu", "bf16"):
+            keep_depthwise_in_float32(net)
         last = self.memory_format == "channels_last"
         memory_format = torch.channels_last if last else torch.contiguous_format
         return net.to(self.device).to(memory_format=memory_format)
@@ -77,9 +80,7 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, p
         torch.set_num_threads(threads)
     same_device = before is not None and before["device"] == device
     precision = params.precision if params.precision != "auto" else _precision(device)
-    memory_format = params.memory_format
-    if memory_format == "auto":
-        memory_format = "channels_last" if cuda or precision == "bf16" else "contiguous"
+    memory_format = "channels_last" if params.memory_format == "auto" else params.memory_format
     if same_device and before is not None:
         precision, memory_format = before["precision"], before["memory_format"]
     machine = Machine(device, precision, memory_format, torch.get_num_threads(), str(torch.__version__), processes)
