@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast campaign coverage mutation check format lock clean
+.PHONY: help demo test test-fast campaign coverage mutation bench check format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ coverage: $(VENV)/stamp  ## every line and branch of what writes files, keeps ch
 
 mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a time: do the tests notice? Half an hour
 	$(RUN) bench/mutation.py
+
+bench: $(VENV)/stamp data/digits  ## training side by side with a plain loop and other programs, a short form: minutes
+	$(RUN) -m bench.peers --data_dir data/digits --im_sz 64 --train 640 --pairs 1 --tries 1
 
 check: $(VENV)/stamp  ## format, lint, types, layout; changes nothing
 	$(VENV)/bin/ruff format --check .

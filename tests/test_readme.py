@@ -62,7 +62,15 @@ def test_options_exist(capsys):
         "--mem",
         "--logdir",
         "--params",
-    }  # pip's, ray's, sbatch's, tensorboard's, a benchmark's
+        "--im_sz",
+        "--json",
+        "--load",
+        "--pairs",
+        "--python",
+        "--train",
+        "--valid",
+        "--epochs",
+    }  # pip's, ray's, sbatch's, tensorboard's, benchmarks'
     chromium = {"--headless", "--no", "--hide", "--window", "--screenshot"}  # the beginnings of its options
     assert named - known <= others | chromium
 

@@ -1,0 +1,119 @@
+"""Training side by side: Dossier, the limit of the machine, and other programs, by default and with their switches on.
+
+python -m bench.peers --data_dir data/imagenette160_small --im_sz 224 --json build/peers/224.jsonl
+python -m bench.peers --data_dir data/digits --im_sz 64 --pairs 1
+
+All train the same net (random weights) on the same images with the same augmentation and optimizer, each in a process
+of its own, in turn, so that each is next to a run of ours. Rates are those of the second epoch on. Where other programs
+keep more than --load cores busy, a measurement is void and repeated. --json keeps the lines; the table is of all lines
+there of the same settings, so that the pairs can be measured in several sittings (--pairs 0: the table alone).
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.asha import part
+from bench.peers.job import Job
+from bench.peers.loops import LOOPS, OURS
+from bench.peers.measure import ROOT, FailedError, measure
+from bench.peers.table import heading, sequence, table, void
+
+INSTALL = "pip install --group peers"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--im_sz", type=int, default=224)
+    parser.add_argument("--arch", default="resnet18", help="a net of torchvision")
+    parser.add_argument("--batch_size", type=int, help="default: 32 from 128 pixels on, else 64")
+    parser.add_argument("--train", type=int, default=480, help="images to train on")
+    parser.add_argument("--valid", type=int, default=160, help="images to validate on")
+    parser.add_argument("--epochs", type=int, default=2, help="the first is not counted")
+    parser.add_argument("--workers", type=int, default=2, help="that decode images")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peers", nargs="+", default=[name for name in LOOPS if name != OURS], choices=list(LOOPS))
+    parser.add_argument("--load", type=float, default=0.5, help="cores that others may keep busy")
+    parser.add_argument("--tries", type=int, default=3, help="measurements, when others do")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the peers")
+    parser.add_argument("--json", type=Path, help="a file to which the lines are added")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "peers", help="where images and runs are kept")
+    return parser.parse_args(argv)
+
+
+def installed(python: str, names: list[str]) -> list[str]:
+    """The peers whose packages the interpreter finds; says which are left out."""
+    packages = sorted({package for name in names for package in LOOPS[name].packages})
+    code = "import importlib.util, sys; print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name)))"
+    found = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=True).stdout.split()
+    for package in sorted(set(packages) - set(found)):
+        sys.stderr.write(f"{package} is left out: it is not installed ({INSTALL})\n")
+    return [name for name in names if set(LOOPS[name].packages) <= set(found)]
+
+
+def job_of(options: argparse.Namespace) -> Job:
+    """What is trained, on the first images of each class."""
+    data = options.out.resolve() / f"{options.data_dir.resolve().name}-{options.train}-{options.valid}"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    part(options.data_dir, data, {"train": options.train, "valid": options.valid})
+    return Job(
+        data_dir=str(data), scratch=str(options.out.resolve() / "run"), arch=options.arch,
+        classes=len(list(data.glob("train/*"))), im_sz=options.im_sz,
+        batch_size=options.batch_size or (32 if options.im_sz >= 128 else 64),
+        images=len(list(data.glob("train/*/*"))), epochs=options.epochs, workers=options.workers, tuned=False,
+    )  # fmt: skip
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """What must be the same for measurements to stand in one table."""
+    settings = dataclasses.asdict(job)
+    del settings["scratch"], settings["tuned"]
+    return settings | {"data_dir": Path(job.data_dir).name}
+
+
+def rounds(options: argparse.Namespace, job: Job, before: int) -> Iterator[dict[str, Any]]:
+    """All measurements, void ones too, after so many rounds that have been measured before."""
+    names = installed(options.python, options.peers) if options.pairs else []
+    for number in range(before, before + options.pairs):
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        for place, name in enumerate(sequence(names, backwards=number % 2 == 1)):
+            for _ in range(options.tries):
+                found = measure(name, job, options.python)
+                about = {"round": started, "place": place, "void": void(found["others"], options.load)}
+                yield found | about
+                if not about["void"]:
+                    break
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measures and prints the lines and the table."""
+    options = parse(argv)
+    job = job_of(options)
+    settings = settings_of(job)
+    kept = options.json.read_text().splitlines() if options.json and options.json.is_file() else []
+    lines = [line for line in map(json.loads, kept) if line["settings"] == settings]
+    try:
+        for line in rounds(options, job, before=len({line["round"] for line in lines})):
+            lines.append(line | {"settings": settings})
+            text = json.dumps(lines[-1])
+            print(text, flush=True)  # noqa: T201
+            if options.json:
+                with options.json.open("a") as file:
+                    file.write(text + "\n")
+    except FailedError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    print(f"\n{heading(lines)}\n\n{table(lines)}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
