@@ -12,7 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from utils import BusyError, UserError, flush_folder, make_folder, move, printable, read_json, to_json, write_atomic
+from utils import (
+    BusyError,
+    UserError,
+    make_folder,
+    move,
+    printable,
+    read_json,
+    to_json,
+    write_all_atomic,
+    write_atomic,
+)
 
 PARAMS: Final = "params.json"
 PARAMS_RESOLVED: Final = "params_resolved.json"
@@ -133,12 +143,13 @@ class RunFolder:
     def write_all(self, files: Mapping[str, bytes]) -> None:
         """Writes artefacts, each whole, and then the manifest once."""
         digests = dict(self.digests())
-        for name, data in files.items():
-            target = self.path / name
-            make_folder(target.parent)
-            digests[name] = write_atomic(target, data, flush=False)
-        for parent in sorted({(self.path / name).parent for name in files}):
-            flush_folder(parent)
+        folders: dict[Path, dict[str, bytes]] = {}
+        for path, data in ((Path(name), data) for name, data in files.items()):
+            folders.setdefault(path.parent, {})[path.name] = data
+        for parent in sorted(folders, reverse=True):  # a folder is flushed after those in it were made
+            make_folder(self.path / parent)
+            written = write_all_atomic(self.path / parent, folders[parent])
+            digests |= {str(parent / name): digest for name, digest in written.items()}
         if digests != self.digests():
             write_atomic(self.path / MANIFEST, _manifest(digests))
             self._digests = digests

@@ -238,19 +238,53 @@ def test_a_write_flushes_file_and_folder_in_order(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "replace", noted_replace)
     write_atomic(tmp_path / "a", b"new")
     assert calls == ["file", "replace", "folder"]
-    write_atomic(tmp_path / "b", b"new", flush=False)
-    assert calls[3:] == ["file", "replace"]
-    utils.flush_folder(tmp_path)
-    assert calls[5:] == ["folder"]
+    utils.write_all_atomic(tmp_path, {"b": b"new", "c": b"newer"})
+    assert calls[3:] == ["file", "file", "replace", "replace", "folder"]
+    assert [(tmp_path / name).read_bytes() for name in "bc"] == [b"new", b"newer"]
+
+
+def test_files_written_together_are_flushed_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, together = os.fsync, threading.Barrier(3, timeout=60)
+
+    def waits(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            together.wait()  # for the others
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", waits)
+    written = utils.write_all_atomic(tmp_path, {"a": b"one", "b": b"two", "c": b"three"})
+    assert written == {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in "abc"}
+
+
+def test_one_of_several_that_cannot_be_written_leaves_all_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if os.fstat(descriptor).st_size == 2**20:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    message = rf"^{tmp_path}/b: cannot be written \({os.strerror(errno.EIO)}\); it needs 1\.0 MB"
+    with pytest.raises(TrainingFault, match=message):
+        utils.write_all_atomic(tmp_path, {"a": b"new", "b": b"n" * 2**20, "c": b"new"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    sync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(TrainingFault, match=rf"^{tmp_path}: cannot be written \({os.strerror(errno.EIO)}\); it needs"):
-        utils.flush_folder(tmp_path)
+    message = rf"^{tmp_path}: cannot be written \({os.strerror(errno.EIO)}\); it needs 0\.0 MB"
+    with pytest.raises(TrainingFault, match=message):
+        write_atomic(tmp_path / "a", b"new")
 
 
 def test_a_temporary_file_that_cannot_be_removed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

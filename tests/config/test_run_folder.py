@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import include
 from config import run_folder
 from config.run_folder import RunFolder
-from utils import TEMPORARY_PREFIX, BusyError, TrainingFault, UserError, write_atomic
+from utils import TEMPORARY_PREFIX, BusyError, TrainingFault, UserError, write_all_atomic, write_atomic
 
 
 @pytest.fixture
@@ -142,26 +143,22 @@ def test_what_the_manifest_does_not_name_cannot_be_verified(folder: RunFolder) -
 def test_several_at_once_write_the_manifest_once(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
 
-    def watched(path: Path, data: bytes, *, flush: bool = True) -> str:
-        written.append((path.name, flush))
-        return write_atomic(path, data, flush=flush)
+    def watched(place: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+        written.append([str((place / name).relative_to(folder.path)) for name in files])
+        return write_all_atomic(place, files)
 
-    def flushed(path: Path) -> None:
-        written.append((str(path.relative_to(folder.path)), True))
-
-    monkeypatch.setattr("config.run_folder.write_atomic", watched)
-    monkeypatch.setattr("config.run_folder.flush_folder", flushed)
-    folder.write_all({"a": b"one", "code/b": b"two", "code/c": b"three"})
-    files = [("a", False), ("b", False), ("c", False)]
-    assert written == [*files, (".", True), ("code", True), ("manifest.json", True)]
+    monkeypatch.setattr("utils.write_all_atomic", watched)  # which write_atomic calls
+    monkeypatch.setattr("config.run_folder.write_all_atomic", watched)
+    folder.write_all({"a": b"one", "code/b": b"two", "d": b"four", "code/c": b"three"})
+    assert written == [["code/b", "code/c"], ["a", "d"], ["manifest.json"]]
     assert RunFolder(folder.path).read("code/b") == b"two"
 
 
 def test_a_manifest_that_was_not_written_is_written_next_time(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(path: Path, data: bytes, *, flush: bool = True) -> str:
-        return write_atomic(path / "absent" if path.name == "manifest.json" else path, data, flush=flush)
+    def fails(path: Path, data: bytes) -> str:
+        return write_atomic(path / "absent", data)
 
     with monkeypatch.context() as patch:
         patch.setattr("config.run_folder.write_atomic", fails)

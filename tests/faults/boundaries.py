@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Boundaries:
         self.roots = {name: os.path.realpath(folder) for name, folder in roots.items()}
         self.at, self.flushing = at, flushing
         self.labels: list[str] = []
+        self._one_at_a_time = threading.RLock()
         self.unsynced: dict[tuple[int, int], int] = {}  # file written since its last fsync -> a descriptor of it
         self.undo: list[tuple[str, Callable[[], None]]] = []  # folder, and how to undo a new name in it
 
@@ -118,8 +120,9 @@ class Boundaries:
 
     def _before(self, operation: str, target: Any) -> None:
         if place := self._label(target):
-            self.labels.append(f"{operation} {place}")
-            self.at(len(self.labels), self.labels[-1])
+            with self._one_at_a_time:  # files are flushed by threads
+                self.labels.append(f"{operation} {place}")
+                self.at(len(self.labels), self.labels[-1])
 
     def written(self, descriptor: int) -> None:
         """Notes that a file holds bytes that the device may not have."""

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -159,12 +159,14 @@ def fails_in(where: str, code: int) -> None:
 def note_writes(note: str) -> None:
     """Notes what is written into the experiment folder: a line with the sha256 and the path of each file."""
 
-    def around(call: Callable[..., str], path: Path, data: bytes, *, flush: bool = True) -> str:
+    def around(call: Callable[..., object], folder: Path, files: Mapping[str, bytes]) -> object:
         with Path(note).open("a") as file:
-            file.write(f"{hashlib.sha256(data).hexdigest()} {path}\n")
-        return call(path, data, flush=flush)
+            for name, data in files.items():
+                file.write(f"{hashlib.sha256(data).hexdigest()} {folder / name}\n")
+        return call(folder, files)
 
-    wrap("config.run_folder:write_atomic", around)
+    wrap("config.run_folder:write_all_atomic", around)
+    wrap("utils:write_all_atomic", around)  # which write_atomic calls
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------------------
