@@ -7,12 +7,12 @@ them at once.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from config.parts import Search
 from search.clusters import add_options, cluster_of
-from search.launchers import slots
-from search.run import Options, run
+from search.launchers import Ahead, slots, threads_per_slot
 from utils import reports_errors
 
 
@@ -52,8 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     overrides = [f"{key}={value}" for key, value in given.items() if key.startswith("search.") and value is not None]
     cluster = cluster_of(options)
     places = [] if cluster else slots(options.jobs, options.gpus or "auto", options.jobs_per_gpu or 1)
-    how = Options(places, options.spawn, options.extend, options.retry_failed, options.confirm, cluster)
-    return run(options.parent_dir, options.data_dir, overrides, how)
+    ahead = None if cluster else Ahead(threads_per_slot(len(places)), spawn=options.spawn)
+    with ahead or contextlib.nullcontext():
+        from search.run import Options, run  # while the server starts
+
+        how = Options(places, options.spawn, options.extend, options.retry_failed, options.confirm, cluster, ahead)
+        return run(options.parent_dir, options.data_dir, overrides, how)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,11 @@ class Server:
                     continue
         self._process.wait()
 
+    def kill_unused(self) -> None:
+        """Ends a server that has not been asked for a training, at once."""
+        self._process.kill()
+        self.close()
+
     def _ask(self, request: dict[str, Any]) -> None:
         pipe = self._process.stdin
         try:
@@ -185,6 +190,33 @@ class Server:
             raise LauncherLost(LOST)
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines]
+
+
+class Ahead:
+    """A server that imports torch, which takes seconds, while the search is planned; unused, it ends with the block.
+
+    Args:
+        threads: of each training.
+        spawn: as of Server.
+    """
+
+    def __init__(self, threads: int, *, spawn: bool = False) -> None:
+        self._threads = threads
+        self._server: Server | None = Server(threads, spawn=spawn)
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.kill_unused()
+
+    def take(self, threads: int) -> Server | None:
+        """The server, once, and only if it is for so many threads."""
+        if threads != self._threads:
+            return None
+        taken, self._server = self._server, None
+        return taken
 
 
 def wrong_here(params: Path, combinations: Sequence[Combination]) -> list[str]:

@@ -11,7 +11,7 @@ from search import jobs, layout, pruners
 from search.clusters import Cluster
 from search.confirm import to_confirm
 from search.engine import Engine
-from search.launchers import Environment, Launcher, Server, threads_per_slot
+from search.launchers import Ahead, Environment, Launcher, Server, threads_per_slot
 from search.layout import lay_out
 from search.plan import Plan, make_plan
 from search.plots import write_plots
@@ -34,6 +34,7 @@ class Options:
         retry_failed: train failed trials anew.
         confirm: train the best combination with so many seeds; None: train the trials.
         cluster: where the trials run; None: on this machine, in the slots.
+        ahead: a server that was started before the plan.
     """
 
     slots: Sequence[Environment]
@@ -42,6 +43,7 @@ class Options:
     retry_failed: bool = False
     confirm: int | None = None
     cluster: Cluster | None = None
+    ahead: Ahead | None = None
 
 
 def run(parent_dir: Path, data_dir: Path, overrides: Sequence[str], options: Options) -> int:
@@ -99,7 +101,8 @@ def _place(search: Plan, options: Options, total: int) -> tuple[Sequence[Environ
     cluster = options.cluster
     if cluster is None:
         slots = options.slots[:total]
-        return slots, str(len(slots)), lambda: Server(threads_per_slot(len(slots)), spawn=options.spawn)
+        threads, ahead = threads_per_slot(len(slots)), options.ahead
+        return slots, str(len(slots)), lambda: (ahead and ahead.take(threads)) or Server(threads, spawn=options.spawn)
     adaptive = search.settings.method in SAMPLERS
     handed_over = cluster.at_once(total, adaptive=adaptive, pruned=search.settings.pruner is not None)
     at_a_time = str(cluster.jobs) if cluster.jobs else f"as many as {cluster.engine} has room for"

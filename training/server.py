@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -28,7 +29,7 @@ from config.space import wrong_combinations
 
 TRAIN: Final = str(include.ROOT / "train.py")
 # What a training imports before its first step; torchvision brings with it what every optimizer of torch imports.
-IMPORTED_ONCE: Final = ("training.run", "training.catalogues", "torchvision")
+IMPORTED_ONCE: Final = ("training.run", "training.lr_find", "training.catalogues", "torchvision")
 IMPORTED_LATER: Final = ("matplotlib.figure", "matplotlib.backends.backend_agg")  # after an epoch
 GRACE_SECONDS: Final = 120.0  # for a training to save itself when nobody waits for it any more
 TAIL_BYTES: Final = 4000
@@ -82,6 +83,8 @@ def _import(modules: Sequence[str]) -> None:
     for module in modules:
         importlib.import_module(module)
     gc.freeze()  # the collector would write to it, and each training have a copy of its own
+    for finalizer in vars(weakref.finalize)["_registry"]:
+        finalizer.atexit = False  # it would take apart what was imported: in each training a tenth of a second
 
 
 def _say(answers: int, message: dict[str, Any]) -> None:
