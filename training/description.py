@@ -54,6 +54,7 @@ def describe(
     }
     choices = {"seed": params.seed, "machine": asdict(machine), "weights": built.weights, "data": about_data}
     choices["processes"] = processes.description()
+    made_with = environment.program()
     summary = summarise(built.parts.net, input_shape(params), built.groups)
     log.info("%s", summary)
     images = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -62,11 +63,11 @@ def describe(
              machine.threads)  # fmt: skip
     return {
         run_folder.PARAMS_RESOLVED: to_json(params.model_dump(mode="json")),
-        run_folder.ENVIRONMENT: to_json(environment.describe(torch.device(machine.device)) | choices),
+        run_folder.ENVIRONMENT: to_json(environment.describe(torch.device(machine.device), made_with) | choices),
         run_folder.AUGMENTATION: to_json(describe_augmentation(train.augment) if train.augment else None),
         run_folder.AUGMENTATION_PICKLE: pickle.dumps(train.augment),
         run_folder.NET_SUMMARY: summary.encode(),
-        **environment.sources(folder),
+        **environment.sources(folder, made_with),
     }
 
 

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -32,7 +32,48 @@ SOURCES: Final = ("config", "images", "model", "training")
 DIFF_LIMIT: Final = 2**20  # bytes of code.diff that are kept
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+class Program(NamedTuple):
+    """What a run is made with, as far as it is in files.
+
+    Attributes:
+        packages: versions by name.
+        commit: of this project; None where there is no git, or no repository.
+        dirty: whether there are changes that are not committed.
+        sources: this project's, by path.
+        diff: what is not committed of them.
+    """
+
+    packages: dict[str, str]
+    commit: str | None
+    dirty: bool
+    sources: dict[str, bytes]
+    diff: bytes
+
+
+_noted: list[Program] = []
+
+
+def program() -> Program:
+    """The program as it was noted, or else as it is now."""
+    if _noted:
+        return _noted[0]
+    files = [path for part in SOURCES for path in sorted((include.ROOT / part).glob("*.py"))]
+    files += [include.ROOT / "include.py", include.ROOT / "utils.py"]
+    return Program(
+        packages={name: found for name in PACKAGES if (found := _version(name)) is not None},
+        commit=_git("rev-parse", "HEAD"),
+        dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
+        sources={str(path.relative_to(include.ROOT)): path.read_bytes() for path in files},
+        diff=(_git("diff", "HEAD", "--", "*.py") or "").encode()[:DIFF_LIMIT],
+    )
+
+
+def note_program() -> None:
+    """For a process that has imported the program, and will fork trainings: they run it as it is now, and say so."""
+    _noted[:] = [program()]
+
+
+def describe(device: torch.device, made_with: Program) -> dict[str, Any]:
     """Versions, device, processor, threads, command line and commit."""
     gpu = device.type == "cuda"
     return {
@@ -40,14 +81,14 @@ def describe(device: torch.device) -> dict[str, Any]:
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": made_with.packages,
         "device": torch.cuda.get_device_name(device) if gpu else "cpu",
         "cuda": torch.version.cuda if gpu else None,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": made_with.commit,
+        "dirty": made_with.dirty,
     }
 
 
@@ -56,19 +97,12 @@ def process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": platform.node(), "started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def sources(folder: RunFolder) -> dict[str, bytes]:
+def sources(folder: RunFolder, made_with: Program) -> dict[str, bytes]:
     """The sources a run is made of, by their names in code/, and what is not committed of them as code.diff."""
-    files = [path for part in SOURCES for path in sorted((include.ROOT / part).glob("*.py"))]
-    found = {
-        path.relative_to(include.ROOT): path
-        for path in (*files, include.ROOT / "include.py", include.ROOT / "utils.py")
-    }
+    found = dict(made_with.sources)
     if (own := folder.file(run_folder.NET)).is_file():
-        found[Path(run_folder.NET)] = own
-    diff = (_git("diff", "HEAD", "--", "*.py") or "").encode()[:DIFF_LIMIT]
-    return {f"{run_folder.CODE}/{name}": path.read_bytes() for name, path in found.items()} | {
-        run_folder.CODE_DIFF: diff
-    }
+        found[run_folder.NET] = own.read_bytes()
+    return {f"{run_folder.CODE}/{name}": data for name, data in found.items()} | {run_folder.CODE_DIFF: made_with.diff}
 
 
 def warn_of_changed_sources(folder: RunFolder) -> None:

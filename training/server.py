@@ -50,6 +50,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for whoever asked
     if not spawn:
         _import(IMPORTED_ONCE)
+        _note_program()
     _say(answers, {"ready": True})
 
     running: Running = {}
@@ -85,6 +86,12 @@ def _import(modules: Sequence[str]) -> None:
     gc.freeze()  # the collector would write to it, and each training have a copy of its own
     for finalizer in vars(weakref.finalize)["_registry"]:
         finalizer.atexit = False  # it would take apart what was imported: in each training a tenth of a second
+
+
+def _note_program() -> None:
+    from training.environment import note_program
+
+    note_program()
 
 
 def _say(answers: int, message: dict[str, Any]) -> None:

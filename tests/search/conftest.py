@@ -25,6 +25,7 @@ def stand_in_root(tmp_path):
     assert found[1] == 2
     (root / "training" / "server.py").write_text(found[0])
     (root / "training" / "catalogues.py").write_text("def catalogues():\n    return {}\n")
+    (root / "training" / "environment.py").write_text("def note_program():\n    pass\n")
     return root
 
 
