@@ -1,12 +1,13 @@
 """Slots, what each training may use, and what is asked of a server before any training."""
 
 import os
+import signal
 import stat
 
 import pytest
 
 from search import launchers
-from search.launchers import Server, slots, threads_per_slot
+from search.launchers import Ahead, Server, slots, threads_per_slot
 from tests.search.searches import search_folder
 from utils import UserError
 
@@ -68,6 +69,19 @@ def test_auto_takes_what_is_visible(eight_cores, monkeypatch, tmp_path):
     assert numbers(slots(None, "auto", 1)) == ["0", "1"]
     program.write_text("#!/bin/sh\nexit 9\n")
     assert numbers(slots(1, "auto", 1)) == [""]
+
+
+def test_a_server_that_was_started_ahead_is_taken_once_and_by_who_wants_as_many_threads():
+    with Ahead(2, spawn=True) as ahead:
+        assert ahead.take(1) is None
+        server = ahead.take(2)
+        assert server is not None
+        assert ahead.take(2) is None
+    assert server._process.poll() is None  # it is the taker's to close
+    server.close()
+    with Ahead(2, spawn=True) as ahead:
+        process = ahead._server._process
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_names_are_looked_up_before_trainings_are_spawned(tmp_path):

@@ -13,6 +13,7 @@ SERVE = """
 import sys
 from training import server
 server.IMPORTED_ONCE = server.IMPORTED_LATER = ()
+server._note_program = lambda: None
 server.TRAIN = sys.argv[1]
 server.main()
 """
