@@ -12,18 +12,20 @@ from torch import Tensor
 
 from config import run_folder
 from config.run_folder import RunFolder
+from config.schema import Params
 from images.augment import describe as describe_augmentation
 from images.folder import DataFolder
 from model.summary import summarise
 from training import environment
 from training.build import Built, input_shape
-from training.machine import Machine
+from training.machine import Machine, reasons
 from training.processes import Processes
 from utils import log, printable, to_json
 
 
 def describe(
     folder: RunFolder,
+    params: Params,
     data: DataFolder,
     left_out: dict[str, str],
     fingerprint: str,
@@ -35,6 +37,7 @@ def describe(
 
     Args:
         folder: the experiment; its own net.py is kept too.
+        params: as params.json has them.
         data: what it trains on.
         left_out: images without a readable header, and why.
         fingerprint: of the data.
@@ -42,7 +45,7 @@ def describe(
         machine: what it runs on.
         processes: that train it.
     """
-    params, train, valid = built.params, built.parts.train, built.parts.valid
+    train, valid = built.parts.train, built.parts.valid
     counts = {name: len(split.paths) for name, split in data.splits.items()}
     about_data = {
         "folder": str(data.root),
@@ -52,17 +55,25 @@ def describe(
         "classes": list(data.classes),
         "multi_label": data.multi_label,
     }
-    choices = {"seed": params.seed, "machine": asdict(machine), "weights": built.weights, "data": about_data}
+    why = reasons(params, machine)
+    choices = {
+        "seed": params.seed,
+        "machine": asdict(machine) | {"why": why},
+        "weights": built.weights,
+        "data": about_data,
+    }
     choices["processes"] = processes.description()
     made_with = environment.program()
-    summary = summarise(built.parts.net, input_shape(params), built.groups)
+    summary = summarise(built.parts.net, input_shape(built.params), built.groups)
     log.info("%s", summary)
     images = ", ".join(f"{count} {name}" for name, count in counts.items())
     log.info("%s: %s images of %d classes", printable(str(data.root)), images, len(data.classes))
     log.info("%s on %s, %s, %s, %d threads", params.arch, machine.device, machine.precision, machine.memory_format,
              machine.threads)  # fmt: skip
+    for name, reason in why.items():
+        log.info("%s: %s", name, reason, extra={"file_only": True})
     return {
-        run_folder.PARAMS_RESOLVED: to_json(params.model_dump(mode="json")),
+        run_folder.PARAMS_RESOLVED: to_json(built.params.model_dump(mode="json")),
         run_folder.ENVIRONMENT: to_json(environment.describe(torch.device(machine.device), made_with) | choices),
         run_folder.AUGMENTATION: to_json(describe_augmentation(train.augment) if train.augment else None),
         run_folder.AUGMENTATION_PICKLE: pickle.dumps(train.augment),

@@ -1,6 +1,7 @@
 """The choices that the machine at hand decides: device, precision, memory format, threads."""
 
 import contextlib
+import os
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -87,6 +88,33 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, p
     if before is not None:
         _compare(machine, {"processes": 1} | before, exact)
     return machine
+
+
+def reasons(params: Params, machine: Machine) -> dict[str, str]:
+    """Why a run that begins computes as it does: what params ask for, else what was found here."""
+    cuda = machine.device == "cuda"
+    precision = {
+        "bf16": "the GPU computes in bf16"
+        if cuda
+        else "the processor has bf16 instructions; depthwise convolutions "
+        "stay in fp32, in which their gradients are computed faster (bench/precision.py)",
+        "fp16": "the GPU computes in fp16, not in bf16",
+        "fp32": "the processor has no bf16 instructions",
+    }
+    threads = "OMP_NUM_THREADS" if "OMP_NUM_THREADS" in os.environ else "the cores that were idle when it started"
+    found = {
+        "device": "a GPU is visible" if cuda else "no GPU is visible",
+        "precision": precision[machine.precision],
+        "memory_format": "convolutions are faster so (bench/precision.py)",
+        "threads": threads,
+    }
+    asked = {
+        "device": not params.cuda,
+        "precision": params.precision != "auto",
+        "memory_format": params.memory_format != "auto",
+        "threads": params.threads > 0,
+    }
+    return {name: "as params.json asks" if asked[name] else reason for name, reason in found.items()}
 
 
 def _compare(machine: Machine, before: dict[str, Any], exact: bool) -> None:

@@ -168,7 +168,7 @@ def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
         raise UserError(f"{folder}: holds results but no checkpoint; --overwrite trains anew and keeps them aside")
     built = build(params, folder, data, machine, processes)
     if before is None:
-        files = describe(folder, data, skipped, data_fingerprint, built, machine, processes)
+        files = describe(folder, params, data, skipped, data_fingerprint, built, machine, processes)
         origin["files"] = pack(files)
     else:
         files, origin["files"] = unpack(before["files"]), before["files"]

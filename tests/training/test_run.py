@@ -45,6 +45,13 @@ def test_leaves_a_whole_experiment_folder(undisturbed):
     assert not list(undisturbed.rglob(".dossier-*"))
 
 
+def test_says_why_it_computes_as_it_does(undisturbed):
+    why = json.loads((undisturbed / "environment.json").read_text())["machine"]["why"]
+    assert set(why) == {"device", "precision", "memory_format", "threads"}
+    log = (undisturbed / "train.log").read_text()
+    assert all(f"{name}: {reason}" in log for name, reason in why.items())
+
+
 def test_history_holds_every_epoch_and_step(undisturbed):
     found = json.loads((undisturbed / "history.json").read_text())
     assert [row["epoch"] for row in found["epochs"]] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Under bf16 on a CPU, depthwise convolutions compute in float32; the rest of the net is untouched."""
+"""What the machine decides: its reasons, and depthwise convolutions in float32 under bf16 on a CPU."""
 
 import copy
 
@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
+from config.schema import Params
 from training.depthwise import Float32Conv2d
-from training.machine import Machine
+from training.machine import Machine, reasons
 
 CPU = {"device": "cpu", "memory_format": "channels_last", "threads": 1, "version": ""}
 
@@ -48,3 +49,22 @@ def test_it_computes_in_float32_what_the_layer_computes():
     torch.testing.assert_close(out, plain(images.bfloat16().float()))
     out.sum().backward()
     assert layer[0].weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "reason"),
+    [
+        ({}, "precision", "bf16 instructions"),
+        ({}, "memory_format", "faster"),
+        ({}, "threads", "OMP_NUM_THREADS"),
+        ({}, "device", "no GPU"),
+        ({"cuda": 0}, "device", "as params.json asks"),
+        ({"precision": "bf16"}, "precision", "as params.json asks"),
+        ({"memory_format": "channels_last"}, "memory_format", "as params.json asks"),
+        ({"threads": 1}, "threads", "as params.json asks"),
+    ],
+)
+def test_reasons(asked, name, reason, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    params = Params.model_validate({"arch": "conv", **asked})
+    assert reason in reasons(params, Machine(precision="bf16", **CPU))[name]
