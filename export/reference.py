@@ -14,7 +14,7 @@ from export.contract import Contract, fitted_temperature
 from export.session import Outputs, Run
 from images.augment import normalise
 from images.view import Pixels, View
-from training.environment import describe
+from training.environment import program
 from training.trained import Trained
 from utils import UserError
 
@@ -24,7 +24,7 @@ def contract_of(trained: Trained) -> Contract:
     params, environment = trained.params, trained.environment
     if not isinstance(params.normalize, Normalization):
         raise UserError(f"{trained.folder}/{run_folder.PARAMS_RESOLVED}: normalize holds no numbers; train anew")
-    here = describe(torch.device("cpu"))
+    here = program()
     given = params.model_dump(mode="json", exclude={"hyper_search", "search"})  # of others than this one
     if is_weights_path(params.pretrain):
         given["pretrain"] = Path(given["pretrain"]).name  # where it lay is nobody's business
@@ -34,8 +34,8 @@ def contract_of(trained: Trained) -> Contract:
         "pretrained_weights": environment["weights"],
         "trained_with": environment["packages"],
         "trained_at_commit": environment["commit"],
-        "exported_with": here["packages"],
-        "exported_at_commit": here["commit"],
+        "exported_with": here.packages,
+        "exported_at_commit": here.commit,
     }
     return Contract(
         name=trained.folder.path.resolve().name,
