@@ -42,7 +42,7 @@ mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a t
 	$(RUN) bench/mutation.py
 
 bench: $(VENV)/stamp data/digits  ## training side by side with a plain loop and other programs, a short form: minutes
-	$(RUN) -m bench.peers --data_dir data/digits --im_sz 64 --train 640 --pairs 1 --tries 1
+	$(RUN) -m bench.peers --data_dir data/digits --im_sz 64 --train 320 --valid 80 --pairs 1 --tries 1
 
 check: $(VENV)/stamp  ## format, lint, types, layout; changes nothing
 	$(VENV)/bin/ruff format --check .

@@ -4,9 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch.nn.functional import cross_entropy
+from unittest.mock import patch
 
 from bench.peers.job import LEARNING_RATE, MEAN, MOMENTUM, STD, WEIGHT_DECAY, Clock, Job
 
@@ -25,13 +23,28 @@ def params_of(job: Job) -> dict[str, Any]:
 def dossier(job: Job, clock: Clock) -> None:
     """train.py in a new experiment folder, on a data folder that it has not seen before."""
     import train
-    from training import loop
-    from training.evaluation import Predictions
+    from config.load import load_params
 
     folder = Path(job.scratch) / "experiment"
     folder.mkdir(parents=True)
     (folder / "params.json").write_text(json.dumps(params_of(job)))
     shutil.rmtree(Path(job.data_dir) / ".cache", ignore_errors=True)
+
+    def clocked_load(*given: Any) -> Any:  # by now train.py has imported what trains, in its own order
+        tell(clock)
+        return load_params(*given)
+
+    with patch.object(train, "load_params", clocked_load):
+        code = train.main(["--data_dir", job.data_dir, "--model_dir", str(folder)])
+    if code:
+        raise SystemExit(code)
+
+
+def tell(clock: Clock) -> None:
+    """Lets the training loop tell the clock of its phases."""
+    from training import loop
+    from training.evaluation import Predictions
+
     train_epoch, update, validate = loop.train_epoch, loop.update, loop.validate
 
     def clocked_epoch(parts: loop.Parts, state: Any, recorder: Any) -> dict[str, float]:
@@ -53,12 +66,13 @@ def dossier(job: Job, clock: Clock) -> None:
         return result
 
     loop.train_epoch, loop.update, loop.validate = clocked_epoch, clocked_update, clocked_validate
-    if code := train.main(["--data_dir", job.data_dir, "--model_dir", str(folder)]):
-        raise SystemExit(code)
 
 
 def limit(job: Job, clock: Clock) -> None:
     """The same net, optimizer, precision, memory format and threads, on one batch that is in memory."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
     from config.schema import Params
     from model.net import build_net
     from model.optim import make_optimizer
