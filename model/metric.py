@@ -86,6 +86,13 @@ def predictions(logits: Array, multi_label: bool) -> Array:
     return predicted
 
 
+def rightly(logits: Array, labels: Array) -> Array:
+    """Bool (N,): of which images the class, or all of the classes, are predicted."""
+    if labels.ndim == 2:
+        return np.asarray((predictions(logits, True) == (labels > 0.5)).all(axis=1))
+    return np.asarray(predictions(logits, False) == labels)
+
+
 def counts(logits: Array, labels: Array) -> tuple[Array, Array, Array]:
     """For each class (C,): images rightly given it, images given it, images that have it."""
     predicted = predictions(logits, labels.ndim == 2)
@@ -110,8 +117,8 @@ def _shares(right: Array, given: Array, actual: Array) -> dict[str, Array]:
     }
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+def _ratio(part: Array, whole: Array, otherwise: float = 0.0) -> Array:
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(part), otherwise), where=whole > 0))
 
 
 # --- the metrics -----------------------------------------------------------------------------------------------------
@@ -119,8 +126,7 @@ def _ratio(part: Array, whole: Array) -> Array:
 
 def accuracy(logits: Array, labels: Array) -> float:
     """Share of the images whose class is predicted; for multi-label data, whose classes are all predicted."""
-    right = predictions(logits, labels.ndim == 2) == (labels > 0.5 if labels.ndim == 2 else labels)
-    return float((right.all(axis=1) if labels.ndim == 2 else right).mean())
+    return float(rightly(logits, labels).mean())
 
 
 def top_k(logits: Array, labels: Array, k: int) -> float:
@@ -139,23 +145,23 @@ def macro(logits: Array, labels: Array, what: str) -> float:
 
     A class of these that is never predicted has precision 0, one without images recall 0. nan when there is no class.
     """
-    return macro_of(*counts(logits, labels), what)
+    return float(macro_of(*counts(logits, labels), what))
 
 
-def macro_of(right: Array, given: Array, actual: Array, what: str) -> float:
-    """`macro` of what `counts` gives."""
+def macro_of(right: Array, given: Array, actual: Array, what: str) -> Array:
+    """`macro` of what `counts` gives, (…, C) each, as (…)."""
     occurs = (given + actual) > 0
-    return float(_shares(right, given, actual)[what][occurs].mean()) if occurs.any() else float("nan")
+    return _ratio((_shares(right, given, actual)[what] * occurs).sum(axis=-1), occurs.sum(axis=-1), np.nan)
 
 
 def balanced_accuracy(logits: Array, labels: Array) -> float:
     """Mean recall over the classes that occur in the labels."""
-    return balanced_recall(*counts(logits, labels))
+    return float(balanced_recall(*counts(logits, labels)))
 
 
-def balanced_recall(right: Array, given: Array, actual: Array) -> float:
-    """`balanced_accuracy` of what `counts` gives."""
-    return float((right[actual > 0] / actual[actual > 0]).mean())
+def balanced_recall(right: Array, given: Array, actual: Array) -> Array:
+    """`balanced_accuracy` of what `counts` gives, (…, C) each, as (…)."""
+    return _ratio(_ratio(right, actual).sum(axis=-1), (actual > 0).sum(axis=-1), np.nan)
 
 
 def auroc(logits: Array, labels: Array) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from config.schema import Params
-from model.metric import metrics, predictions
+from model.metric import metrics, rightly
 from reports.comparison import Difference, over_images, over_resampled_images
 from reports.gallery import gallery, links
 from reports.other import Other
@@ -27,7 +27,7 @@ def section(subject: Subject) -> Section | None:
     if other is None:
         return None
     name = short(other.folder.path.resolve().name, 40)
-    theirs = other_right(subject, other)
+    theirs = rightly(other.logits, subject.labels)
     differences = dict(_differences(subject, other, theirs))
     rows = [
         (metric, f"{difference.value:+.4f}", _interval(difference), _verdict(difference))
@@ -51,13 +51,6 @@ def section(subject: Subject) -> Section | None:
     columns = ["parameter", "here", name]
     parts.append(table(columns, changed, label="Parameters that differ") if changed else paragraph("None differs."))
     return Section("against", f"Against {name}", join(*parts), files)
-
-
-def other_right(subject: Subject, other: Other) -> np.ndarray:
-    """Bool (N,): which images the other experiment got right."""
-    predicted = predictions(other.logits, subject.multi_label)
-    same = predicted == (subject.labels > 0.5 if subject.multi_label else subject.labels)
-    return np.asarray(same.all(axis=1) if subject.multi_label else same)
 
 
 def differing_params(ours: Params, theirs: Params) -> Iterator[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from config.schema import Params
 from images.folder import DataFolder
 from images.read import Pixels, read_image
 from model.data_loader import Loader
-from model.metric import predictions
+from model.metric import predictions, rightly
 from reports.calibrating import Calibration
 from reports.intervals import Interval
 from reports.misclassified import confidences, probabilities
@@ -150,8 +150,7 @@ class Subject:
     @cached_property
     def right(self) -> np.ndarray:
         """Bool (N,): whether the image's class, or all of its classes, were predicted."""
-        same: np.ndarray = self.predicted == (self.labels > 0.5 if self.multi_label else self.labels)
-        return np.asarray(same.all(axis=1)) if self.multi_label else same
+        return rightly(self.logits, self.labels)
 
     def pixels(self, index: int) -> Pixels:
         """uint8 (H, W, 3): an image of the split, upright, as its file has it."""

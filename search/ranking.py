@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from config.run_folder import PREDICTIONS_VALID
-from model.metric import metrics, predictions
+from model.metric import metrics, rightly
 from reports.comparison import Difference, over_images, over_resampled_images, over_seeds, t_interval
 from reports.intervals import Interval
 from search.collect import Comparison, Setting, mean
@@ -98,8 +98,6 @@ class _Images:
                     return None
                 if not self.accuracy:
                     return logits, labels, paths
-                several = labels.ndim == 2
-                right = predictions(logits, several) == (labels > 0.5 if several else labels)
-                return (right.all(axis=1) if several else right), labels, paths
+                return rightly(logits, labels), labels, paths
         except Exception:  # damaged in one of the many ways of a zip file; the comparison then rests on seeds alone
             return None
