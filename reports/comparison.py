@@ -7,13 +7,14 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from reports.intervals import PERCENTILES, Interval, Z
+from model.metric import rightly
+from reports.intervals import MADE_UP, NONE, Interval, Z, few_of_a_class
 from reports.resampling import resampled_metric
 
 Array = np.ndarray[Any, Any]
 
 FEWEST: Final = 3  # seeds; the interval of two is thirteen standard errors wide and says nothing
-NONE: Final = Interval(math.nan, math.nan)
+DISAGREEMENTS: Final = 0.25  # that a draw has on average beside those of the images
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -23,7 +24,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     mean = float(np.mean(values))
-    half = float(stdtrit(len(values) - 1, PERCENTILES[1] / 100) * np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1)) / math.sqrt(len(values))
     return Interval(mean - half, mean + half)
 
 
@@ -84,6 +85,9 @@ def over_resampled_images(
 ) -> Difference:
     """The paired difference of any metric on the same images, with an interval from bootstrapped standard errors.
 
+    Some draws have an image more on which the two differ, as one of them is given the outputs for another image. So
+    there is a width where they are right on the same images, too.
+
     Args:
         metric: logits (N, C), labels -> number.
         best: the best setting's logits (N, C).
@@ -92,11 +96,31 @@ def over_resampled_images(
         draws: how often as many images are drawn with replacement; both see the same.
     """
     value = metric(other, labels) - metric(best, labels)
-    ours, theirs = (resampled_metric(metric, logits, labels, draws) for logits in (other, best))
+    *added, targets = disagreements(best, other, labels)
+    every = np.concatenate([labels, targets])
+    both = [np.concatenate(parts) for parts in zip((best, other), added, strict=True)]
+    theirs, ours = (resampled_metric(metric, logits, every, draws, 0, len(targets), DISAGREEMENTS) for logits in both)
     differences = ours - theirs
     defined = differences[np.isfinite(differences)]
-    half = Z * float(defined.std(ddof=1)) if 2 * len(defined) > draws else math.nan
+    variance = float(defined.var(ddof=1)) * few_of_a_class(labels) if 2 * len(defined) > draws else 0.0
+    half = Z * math.sqrt(variance) if 0 < variance < math.inf else math.nan
     return Difference(value, Interval(value - half, value + half), len(labels), "images")
+
+
+def disagreements(best: Array, other: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Logits of both and labels of made-up images: one is given another image's outputs, so that one of them is right.
+
+    Args:
+        best: (N, C).
+        other: (N, C).
+        labels: (N,) class indices, or (N, C) of 0 and 1.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))[:MADE_UP]
+    another = np.roll(order, 1)
+    pairs = np.concatenate([best[order], best[another]]), np.concatenate([other[another], other[order]])
+    targets = np.concatenate([labels[order], labels[order]])
+    differ = rightly(pairs[0], targets) != rightly(pairs[1], targets)
+    return pairs[0][differ], pairs[1][differ], targets[differ]
 
 
 def best_of(count: int, noise: float) -> float:

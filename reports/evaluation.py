@@ -1,6 +1,7 @@
 """A finished experiment on one split: outputs, metrics with intervals, and what other programs read of them."""
 
 import dataclasses
+import functools
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from images.folder import check_headers, fingerprint, scan
 from model.data_loader import Loader, fetch_dataloader
-from model.loss import make_loss
+from model.loss import Loss, make_loss
 from model.metric import compute, metrics
 from reports.calibrating import calibrate, told
 from reports.calibration import measures
@@ -74,8 +75,8 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
     names = [name for name, metric in metrics.items() if metric.suits(len(data.classes), data.multi_label)]
     loss = make_loss(params.loss, params.loss_arguments, class_counts(data), data.multi_label)
     values = compute(names, outputs.logits, outputs.labels, loss)
-    images = range(len(outputs.labels))
-    losses = np.array([float(loss(outputs.logits[i : i + 1], outputs.labels[i : i + 1])) for i in images])
+
+    losses = functools.partial(_losses, loss)
     subject = Subject(
         folder=folder,
         question=question,
@@ -88,7 +89,7 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         net=net,
         logits=outputs.logits,
         labels=outputs.labels,
-        losses=losses,
+        losses=losses(outputs.logits, outputs.labels),
         values=values,
         intervals=intervals(names, outputs.logits, outputs.labels, losses, params.seed),
         epoch=folder.read_json(run_folder.metrics_name("valid", question.weights))["epoch"],
@@ -105,6 +106,11 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
     if openings:
         log.info("the test set has been opened %d time%s for this experiment", openings, "s" if openings > 1 else "")
     return subject
+
+
+def _losses(loss: Loss, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The loss of each image (N,)."""
+    return np.array([float(loss(logits[i : i + 1], labels[i : i + 1])) for i in range(len(labels))])
 
 
 def _splits(data_dir: Path, question: Question) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from images.keyed_random import integer_seed
+from reports.comparison import t_interval
 from reports.feature_maps import undisturbed
-from reports.intervals import Interval, mean_interval
+from reports.intervals import Interval
 from training.evaluation import Autocast
 
 Array = np.ndarray[Any, Any]
@@ -44,7 +45,7 @@ class Faithfulness:
             "deletion": self.random_deletion - self.deletion,
             "insertion": self.insertion - self.random_insertion,
         }
-        return {name: (float(gain.mean()), mean_interval(gain)) for name, gain in differences.items()}
+        return {name: (float(gain.mean()), t_interval(gain.tolist())) for name, gain in differences.items()}
 
     @property
     def verdict(self) -> str:

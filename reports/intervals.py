@@ -1,4 +1,10 @@
-"""95% intervals: how far a number from so many images may be from what all such images would give. No torch."""
+"""95% intervals: how far a number from so many images may be from what all such images would give. No torch.
+
+Each is a score interval: it holds the truths that are less than 1.96 of their own standard errors away from what was
+found. So it has a width where no image is wrong, too. The variance of a share goes with p (1 - p), which gives Wilson's
+interval; that of any metric between 0 and 1 is taken to do so as well, and that of a loss to go with the loss. The
+bootstrap tells how large it is, with one mistake added to the images. How often it covers: docs/calibration.md.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,17 +12,16 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from model.metric import metrics
-from reports.resampling import drawn_counts, resampled_metric
+from model.metric import metrics, rightly
+from reports.resampling import resampled, resampled_metric
 from utils import select
 
 Array = np.ndarray[Any, Any]
 
 Z: Final = 1.959963984540054  # 97.5% quantile of the normal distribution
-PERCENTILES: Final = (2.5, 97.5)
-# Wrong images, below which the bootstrap's intervals are too short: where 7 are expected they cover the truth in 93% of
-# simulated test sets, where 2 are in 75% (tests/reports/test_interval_coverage.py).
-FEW_MISTAKES: Final = 10
+DRAWS: Final = 500  # of the bootstrap; its standard deviation then has an error of 3%
+MISTAKES: Final = 1  # that a draw has on average beside those of the images
+MADE_UP: Final = 1000  # images at most, of which these are drawn
 
 
 class Interval(NamedTuple):
@@ -26,65 +31,127 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(successes: int, total: int) -> Interval:
+NONE: Final = Interval(math.nan, math.nan)
+
+
+def wilson(successes: float, total: float) -> Interval:
     """Wilson's score interval of a share (Wilson 1927); it holds for small numbers and near 0 and 1 too."""
     if total == 0:
-        return Interval(math.nan, math.nan)
+        return NONE
     centre = successes + Z**2 / 2
     half = Z * math.sqrt(successes * (total - successes) / total + Z**2 / 4)
     return Interval(max(0.0, (centre - half) / (total + Z**2)), min(1.0, (centre + half) / (total + Z**2)))
 
 
-def resampled_means(table: Array, draws: int = 2000, seed: int = 0) -> Array:
-    """Means (draws, K) of a table (N, K) over as many images drawn with replacement; every column has the same draws.
+def mistaken(logits: Array, labels: Array, seed: int = 0) -> tuple[Array, Array]:
+    """Mistakes that the net could have made: outputs for some images with the label of another image, where wrong.
 
-    A draw is how often each image was drawn, a multinomial, so that many are one product of matrices.
+    Args:
+        logits: (N, C).
+        labels: (N,) class indices, or (N, C) of 0 and 1.
+        seed: of which images.
     """
-    means = [counts.astype(np.float64) @ table / len(table) for counts in drawn_counts(len(table), draws, seed)]
-    return np.concatenate(means)
+    order = np.random.default_rng(seed).permutation(len(labels))[:MADE_UP]
+    outputs, others = logits[order], labels[np.roll(order, 1)]
+    wrong = ~rightly(outputs, others)
+    return outputs[wrong], others[wrong]
 
 
-def mean_interval(values: Array, draws: int = 2000, seed: int = 0) -> Interval:
-    """Bootstrap interval of the mean of one number per image (N,), such as the loss; nan for fewer than two images."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return Interval(math.nan, math.nan)
-    return Interval(*map(float, np.percentile(resampled_means(values[:, None], draws, seed), PERCENTILES)))
+def few_of_a_class(labels: Array) -> float:
+    """By what the bootstrap's variance of a mean over classes is too small, as each class has few images.
+
+    Of n images it is (n - 1) / n of the variance, on average; a class weighs in the variance with 1 / n.
+    """
+    images = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels)
+    share = 1 / images[images > 0]
+    drawn = (share * (1 - share)).sum()
+    return float(share.sum() / drawn) if drawn else math.inf
 
 
 def metric_interval(
-    function: Callable[[Array, Array], float], logits: Array, labels: Array, draws: int = 1000, seed: int = 0
+    metric: Callable[[Array, Array], float], logits: Array, labels: Array, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Bootstrap interval of any metric of logits (N, C) and labels, computed anew for each draw of images.
+    """Wilson's interval of any metric between 0 and 1, with the number of images that a share would need to be as sure.
 
-    Draws for which it is undefined, as a class is missing, are left out; nan when these are more than half, and for
-    fewer than two images.
+    This effective number is m (1 - m) / v, where m and v are mean and variance of the metric over draws of images (as
+    in surveys: Kish 1965; with Wilson's interval: Franco et al. 2019). For a share of the images it is their number.
+
+    Args:
+        metric: of logits and labels.
+        logits: (N, C) float.
+        labels: (N,) class indices, or (N, C) of 0 and 1.
+        draws: how often images are drawn. Draws for which it is undefined, as a class is missing, are left out.
+        seed: of the draws.
+
+    Returns:
+        nan where the metric is undefined, or more than half of the draws are, or where they tell of no spread: of one
+        image, of one to each class, and of images that are all right and of one class.
     """
-    values = resampled_metric(function, logits, labels, draws, seed)
+    outputs, others = mistaken(logits, labels, seed)
+    value = metric(logits, labels)
+    if not (len(others) and 0 <= value <= 1):
+        return NONE
+    logits, every = np.concatenate([logits, outputs]), np.concatenate([labels, others])
+    values = resampled_metric(metric, logits, every, draws, seed, len(others), MISTAKES)
     defined = values[np.isfinite(values)]
-    if len(logits) < 2 or len(defined) < len(values) / 2:
-        return Interval(math.nan, math.nan)
-    return Interval(*map(float, np.percentile(defined, PERCENTILES)))
+    variance = float(defined.var()) * few_of_a_class(labels) if 2 * len(defined) > draws else 0.0
+    if not 0 < variance < math.inf:
+        return NONE
+    mean = float(defined.mean())
+    images = mean * (1 - mean) / variance
+    return wilson(value * images, images)
+
+
+def loss_interval(
+    losses: Callable[[Array, Array], Array], logits: Array, labels: Array, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """The score interval of the mean loss: its variance is taken to go with the mean, as that of a count of mistakes.
+
+    Args:
+        losses: of logits and labels, one for each image, 0 or more.
+        logits: (N, C) float.
+        labels: (N,) class indices, or (N, C) of 0 and 1.
+        draws: how often images are drawn.
+        seed: of the draws.
+
+    Returns:
+        nan as for `metric_interval`, and where a loss is not finite.
+    """
+    outputs, others = mistaken(logits, labels, seed)
+    found, made_up = losses(logits, labels), losses(outputs, others)
+    every = np.concatenate([found, made_up])
+    if len(found) < 2 or not len(others) or not np.isfinite(every).all():
+        return NONE
+    means = resampled(lambda counts: counts @ every / len(found), len(every), draws, seed, len(others), MISTAKES)
+    if not means.any():
+        return NONE
+    unit = Z**2 * float(means.var() / means.mean())
+    value = float(found.mean())
+    half = math.sqrt(unit * value + unit**2 / 4)
+    return Interval(max(0.0, value + unit / 2 - half), value + unit / 2 + half)
 
 
 def intervals(
-    names: Sequence[str], logits: Array, labels: Array, losses: Array | None = None, seed: int = 0
+    names: Sequence[str],
+    logits: Array,
+    labels: Array,
+    losses: Callable[[Array, Array], Array] | None = None,
+    seed: int = 0,
 ) -> dict[str, Interval]:
-    """The interval of each named metric, and of the loss when it is given: Wilson's for shares, else the bootstrap's.
+    """The interval of each named metric, and of the loss when it is given.
 
     Args:
         names: keys of `metrics`.
         logits: (N, C) float.
         labels: (N,) class indices, or (N, C) of 0 and 1 for multi-label data.
-        losses: the loss of each image (N,).
+        losses: of logits and labels, the loss of each image.
         seed: of the bootstrap; the same seed gives the same interval.
     """
-    found = {} if losses is None else {"loss": mean_interval(losses, seed=seed)}
+    found = {} if losses is None else {"loss": loss_interval(losses, logits, labels, seed=seed)}
     for name in names:
         metric = select(name, metrics, "metric")
         value = metric(logits, labels)
-        if math.isnan(value):
-            found[name] = Interval(math.nan, math.nan)
-        elif metric.proportion:
+        if metric.proportion and not math.isnan(value):
             found[name] = wilson(round(value * len(labels)), len(labels))
         else:
             found[name] = metric_interval(metric, logits, labels, seed=seed)

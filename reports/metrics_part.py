@@ -2,7 +2,6 @@
 
 import math
 
-from reports.intervals import FEW_MISTAKES
 from reports.page import Section, join, paragraph, table
 from reports.subject import Subject
 from reports.tables import csv_bytes
@@ -17,13 +16,9 @@ def section(subject: Subject) -> Section:
     ]
     note = (
         "The interval says how far a number from so many images may be from what all such images would give: Wilson's "
-        "for shares of images, the bootstrap's for the others. It does not say what another training would give."
+        "for shares of images, for the others Wilson's with the number of images that the bootstrap finds them worth. "
+        "It does not say what another training would give."
     )
-    if (wrong := int((~subject.right).sum())) < FEW_MISTAKES:
-        note += (
-            f" Only {wrong} image{'s are' if wrong != 1 else ' is'} wrong here: with so few the bootstrap's are too "
-            "short; go by the accuracy's."
-        )
     body = join(table(["metric", "value", "95% interval"], shown, label="Metrics"), paragraph(note))
     return Section("metrics", "Metrics", body, {"metrics.csv": csv_bytes(["metric", "value", "low", "high"], rows)})
 
