@@ -70,6 +70,8 @@ def test_options_exist(capsys):
         "--train",
         "--valid",
         "--epochs",
+        "--repeats",
+        "--rounds",
     }  # pip's, ray's, sbatch's, tensorboard's, benchmarks'
     chromium = {"--headless", "--no", "--hide", "--window", "--screenshot"}  # the beginnings of its options
     assert named - known <= others | chromium
