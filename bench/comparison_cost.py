@@ -9,12 +9,12 @@ those of all epochs and seeds.
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import torch
 from tabulate import tabulate
 
+from bench.precision import training_step
 from config.schema import Params
 from model.net import build_net
 from search.plan import make_plan
@@ -29,18 +29,9 @@ def seconds_per_image(params: Params) -> float:
     """Of one training step with the batch size of params."""
     machine = choose_machine(params, None, exact=False)
     net = machine.take(build_net(params, CLASSES).net)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5)
     images = torch.randn(params.batch_size, params.channels, params.im_sz, params.im_sz, device=machine.device)
-    best = float("inf")
-    for _ in range(STEPS):
-        start = time.process_time()
-        with machine.autocast():
-            loss = net(images).float().logsumexp(1).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        best = min(best, time.process_time() - start)
-    return best / params.batch_size
+    step = training_step(machine, net, images)
+    return min(step() for _ in range(STEPS))
 
 
 @reports_errors
