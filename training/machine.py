@@ -93,11 +93,9 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, p
 def reasons(params: Params, machine: Machine) -> dict[str, str]:
     """Why a run that begins computes as it does: what params ask for, else what was found here."""
     cuda = machine.device == "cuda"
+    depthwise = "depthwise convolutions stay in fp32, in which their gradients are computed faster (bench/precision.py)"
     precision = {
-        "bf16": "the GPU computes in bf16"
-        if cuda
-        else "the processor has bf16 instructions; depthwise convolutions "
-        "stay in fp32, in which their gradients are computed faster (bench/precision.py)",
+        "bf16": "the GPU computes in bf16" if cuda else f"the processor has bf16 instructions; {depthwise}",
         "fp16": "the GPU computes in fp16, not in bf16",
         "fp32": "the processor has no bf16 instructions",
     }
