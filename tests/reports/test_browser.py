@@ -1,85 +1,71 @@
 """The reports opened in chromium, on a desk and on a phone, in light and in dark: quiet, reachable, and no wider."""
 
 import shutil
+from contextlib import ExitStack
 
 import pytest
 
+from bench import browse
 from images.check import check
 from reports.data_report import write_data_report
 from reports.evaluation import write_tables
 from reports.report import write_report
 from tests.reports.subjects import made_up
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync")  # fmt: skip
-SCREENS = {"desk": (1280, 900), "phone": (390, 844)}
-
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
 ]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with browse.chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def report(tmp_path_factory):
     subject = made_up(tmp_path_factory.mktemp("browser"), classes=4, images=30)
     write_tables(subject)
     write_report(subject)
-    return subject.folder.file("report/index.html").resolve().as_uri()
+    return subject.folder.file("report/index.html")
 
 
 @pytest.fixture(scope="module")
-def data_address(tiny_data, tmp_path_factory):
+def data_report(tiny_data, tmp_path_factory):
     data = shutil.copytree(tiny_data, tmp_path_factory.mktemp("browser") / "d <b> & c")
     shutil.copy(data / "train/bee/1.png", data / "test/apple/leak.png")
     (data / "valid/bee/broken.png").touch()
     write_data_report(check(data), data / "report.html")
-    return (data / "report.html").resolve().as_uri()
+    return data / "report.html"
 
 
 @pytest.fixture
-def visit(browser, address):
+def visit(browser, report):
     """Opens a page, an experiment's unless told otherwise; fails when something was said, or asked of a network."""
-    contexts = []
+    with ExitStack() as visits:
+        everything = []
 
-    def opened(screen="desk", scheme="light", address=address):
-        width, height = SCREENS[screen]
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page, said = context.new_page(), []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url) if request.url[:5] not in ("file:", "data:") else 0)
-        page.goto(address)
-        contexts.append((context, said))
-        return page
+        def opened(screen="desk", scheme="light", path=report):
+            page, said, asked = visits.enter_context(browse.visit(browser, path, screen, scheme))
+            everything.extend((said, asked))
+            return page
 
-    yield opened
-    for context, said in contexts:
-        context.close()
-        assert said == []
+        yield opened
+        assert not any(everything)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("of", ["address", "data_address"])
+@pytest.mark.parametrize("scheme", browse.SCHEMES)
+@pytest.mark.parametrize("screen", browse.SCREENS)
+@pytest.mark.parametrize("of", ["report", "data_report"])
 def test_everybody_can_read_it(visit, screen, scheme, of, request):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = visit(screen, scheme, request.getfixturevalue(of))
-    for part in page.locator("details").all():
-        part.evaluate("part => { part.open = true; }")
-    found = axe.Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth") <= SCREENS[screen][0]
+    browse.unfold(page)
+    assert browse.hindrances(page) == ""
+    assert browse.excess(page, screen) == 0
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 31)"
     assert dark == (scheme == "dark")
 
