@@ -1,12 +1,13 @@
 """The store of decoded images: each file is decoded once and kept as uint8, in memory or on disk, within a budget.
 
-What a store answers is the same whichever kind it is.
+What a store answers is the same whichever kind it is. On disk images are decoded before the first is used, in memory
+when they are first needed, while others are trained on.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -24,8 +25,58 @@ from utils import UserError, log, printable, progress
 
 __all__ = ["FlatStore", "Store", "StreamedStore", "View", "open_store", "subset"]
 
-CHUNK: Final = 16  # images that a thread takes at a time
+CHUNK: Final = 16  # images that a thread takes at a time where all are gone through
+FEW: Final = 4  # where some are waited for
+CHUNKS_AHEAD: Final = 8  # for each thread
 GIGABYTE: Final = 2**30
+
+
+class Arriving:
+    """Images that are decoded by threads when they are first needed, each once.
+
+    Args:
+        decode: decodes an image and puts it where it belongs.
+        count: of the images.
+        threads: that do it.
+    """
+
+    def __init__(self, decode: Callable[[int], None], count: int, threads: int) -> None:
+        self._decode, self._threads = decode, threads
+        self._missing = np.ones(count, bool)  # nobody has asked for them
+        self._coming: dict[int, Future[None]] = {}
+        self._pool = ThreadPoolExecutor(threads)
+
+    def ahead(self, size: int) -> int:
+        """How many batches of so many images to ask for before they are needed."""
+        return 1 + self._threads * CHUNKS_AHEAD * FEW // size
+
+    def ask(self, indices: Indices) -> None:
+        """Sets the threads on those that nobody has asked for yet."""
+        new = np.unique(indices[self._missing[indices]])
+        self._missing[new] = False
+        for start in range(0, len(new), FEW):
+            few = new[start : start + FEW].tolist()
+            self._coming |= dict.fromkeys(few, self._pool.submit(self._decode_each, few))
+
+    def _decode_each(self, indices: list[int]) -> None:
+        for index in indices:
+            self._decode(index)
+
+    def wait(self, indices: Indices) -> bool:
+        """Until these are there; returns whether any image is not, wherever it is.
+
+        Raises:
+            ImageError: the first of them, or of those decoded beside it.
+        """
+        self.ask(indices)
+        for index in indices.tolist():
+            if index in self._coming:
+                self._coming[index].result()
+                del self._coming[index]
+        if self._coming or self._missing.any():
+            return True
+        self._pool.shutdown(wait=False)
+        return False
 
 
 class FlatStore:
@@ -37,14 +88,22 @@ class FlatStore:
         dropped: the images left out.
         pixels: all bytes.
         offsets: (N,) where each image begins.
+        arriving: what fills in the pixels; None: they are there.
     """
 
     def __init__(
-        self, kind: str, source: Source, dropped: Dropped, pixels: NDArray[np.uint8], offsets: Indices
+        self,
+        kind: str,
+        source: Source,
+        dropped: Dropped,
+        pixels: NDArray[np.uint8],
+        offsets: Indices,
+        arriving: Arriving | None = None,
     ) -> None:
         self.kind, self.split, self.sizes, self.dropped = kind, source.split, source.sizes, dropped
         self.memory = pixels.nbytes if kind == "memory" else 0
         self._pixels, self._offsets, self._channels = pixels, offsets, source.view.channels
+        self._arriving = arriving
         self._alike: Pixels | None = None  # (N, H, W, C), where all images have one size and none is left out
         if not dropped and (self.sizes == self.sizes[0]).all():
             self._alike = pixels[offsets[0] :].reshape(len(offsets), *self.sizes[0], self._channels)
@@ -58,15 +117,25 @@ class FlatStore:
         return self._pixels[start : start + size].reshape(height, width, self._channels)
 
     def gather(self, indices: Indices, pinned: bool = False) -> tuple[Tensor, Tensor]:
-        """Canvas and sizes of some images, as `images.stream.stack` gives them."""
+        """Canvas and sizes of some images, as `images.stream.stack` gives them.
+
+        Raises:
+            ImageError: one is unreadable that was not decoded before.
+        """
+        if self._arriving is not None and not self._arriving.wait(indices):
+            self._arriving = None
         if self._alike is not None:
             canvas = torch.from_numpy(self._alike[indices])
             return canvas.pin_memory() if pinned else canvas, torch.from_numpy(self.sizes[indices])
         return stack([self._image(index) for index in indices], pinned)
 
     def batches(self, parts: Sequence[Indices], pinned: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """`gather` of each part in turn."""
-        return (self.gather(part, pinned) for part in parts)
+        """`gather` of each part in turn; those that follow are decoded meanwhile."""
+        for place, part in enumerate(parts):
+            if self._arriving is not None:
+                for following in parts[place : place + self._arriving.ahead(len(part))]:
+                    self._arriving.ask(following)
+            yield self.gather(part, pinned)
 
 
 Store = FlatStore | StreamedStore
@@ -96,7 +165,8 @@ def open_store(
             has a memory store of its own.
 
     Raises:
-        UserError: naming an unreadable file; with skip_bad it is left out of the store's split, listed and logged.
+        UserError: naming an unreadable file, now or when it is needed; with skip_bad it is left out of the store's
+            split, listed and logged.
     """
     images, threads = folder.splits[split], max(1, params.num_workers)
     source = Source(folder.root, images, view, params.max_megapixels, np.zeros((len(images.paths), 2), np.int64))
@@ -111,8 +181,11 @@ def open_store(
 
     for kind in _kinds(params, source.nbytes, memory_taken, split, sharers):
         if kind == "memory":
-            pixels = np.empty(source.nbytes, np.uint8)
-            return _flat(kind, source, (pixels, decode_all(_into(pixels, source.offsets))), source.offsets)
+            pixels, offsets = np.empty(source.nbytes, np.uint8), source.offsets
+            put = _into(pixels, offsets)
+            if params.skip_bad:  # which they are must be known before the first epoch
+                return _flat(kind, source, (pixels, decode_all(put)), offsets)
+            return _arriving(source, pixels, offsets, put, threads)
         if kind == "disk":
             try:
                 return _flat(kind, source, disk.build(decode_all), disk.offsets)
@@ -178,6 +251,13 @@ def _into(pixels: NDArray[np.uint8], offsets: Indices) -> Put:
         pixels[offsets[index] : offsets[index] + image.size] = image.reshape(-1)
 
     return put
+
+
+def _arriving(source: Source, pixels: NDArray[np.uint8], offsets: Indices, put: Put, threads: int) -> FlatStore:
+    arriving = Arriving(lambda index: put(index, source.image(index)), len(offsets), threads)
+    gigabytes = pixels.nbytes / GIGABYTE
+    log.info("%s: %d images, memory (%.2f GB), decoded when first needed", source.split.name, len(offsets), gigabytes)
+    return FlatStore("memory", source, (), pixels, offsets, arriving)
 
 
 def _flat(kind: str, source: Source, found: tuple[NDArray[np.uint8], dict[int, str]], offsets: Indices) -> FlatStore:

@@ -99,15 +99,15 @@ FOLDERS = {
     "link to the other class": Folder(link("train/ant/more", "../bee"), 0, "train: ignored 1 links to folders of"),
     "two names of one class": Folder(link("train/cat", "ant"), 2, "train/cat: is the same folder as train/ant, of"),
     "link to a folder elsewhere": Folder(
-        both(add("../other/9.png"), link("train/ant/more", "../../../other")), 0, "train: 9 decoded images", 9
+        both(add("../other/9.png"), link("train/ant/more", "../../../other")), 0, "train: 9 images, memory", 9
     ),
-    "subfolders": Folder(add("train/ant/a/b/c/9.PNG"), 0, "train: 9 decoded images", 9),
-    "folder called like an image": Folder(add("train/ant/x.jpg/9.png"), 0, "train: 9 decoded images", 9),
-    "name of 242 bytes": Folder(add(f"train/ant/{LONG}"), 0, "train: 9 decoded images", 9),
+    "subfolders": Folder(add("train/ant/a/b/c/9.PNG"), 0, "train: 9 images, memory", 9),
+    "folder called like an image": Folder(add("train/ant/x.jpg/9.png"), 0, "train: 9 images, memory", 9),
+    "name of 242 bytes": Folder(add(f"train/ant/{LONG}"), 0, "train: 9 images, memory", 9),
     "bad file with a name of 242 bytes": Folder(add(f"train/ant/{LONG}", b""), 2, f"{LONG}: is empty"),
-    "name that is no text": Folder(add("train/ant/\udcff\udcfe.png"), 0, "train: 9 decoded images", 9),
+    "name that is no text": Folder(add("train/ant/\udcff\udcfe.png"), 0, "train: 9 images, memory", 9),
     "bad file whose name is no text": Folder(add("train/ant/\udcff.png", b""), 2, "ant/\\udcff.png: is empty"),
-    "newline in a name": Folder(add("train/ant/a\nb.png"), 0, "train: 9 decoded images", 9),
+    "newline in a name": Folder(add("train/ant/a\nb.png"), 0, "train: 9 images, memory", 9),
     "bad file with a newline": Folder(add("train/ant/a\nb.png", b""), 2, "data/train/ant/a\\nb.png: is empty"),
     "bad file with markup": Folder(add("train/ant/<img onerror=x>.png", b""), 2, "ant/<img onerror=x>.png: is empty"),
     "bad file with an escape": Folder(add("train/ant/\x1b[2J.png", b""), 2, "ant/\\x1b[2J.png: is empty"),

@@ -123,6 +123,39 @@ def test_a_full_disk_falls_back_and_leaves_nothing(data, monkeypatch):
     assert [path.name for path in (data / ".cache").iterdir() if path.is_dir()] == []
 
 
+# --- images that are decoded when they are first needed --------------------------------------------------------------
+
+
+def test_memory_decodes_each_image_once_and_a_little_ahead(data, monkeypatch):
+    decoded, one = [], cache.Source.image
+    monkeypatch.setattr(cache.Source, "image", lambda source, index: decoded.append(index) or one(source, index))
+    store, expected = open_train(data, cache="memory", num_workers=0), open_train(data, cache="none", num_workers=0)
+    assert decoded == []
+    monkeypatch.setattr(cache, "CHUNKS_AHEAD", 1)  # of 4 images: one batch of 6, and the next
+    batches = store.batches([ORDER, *np.arange(24).reshape(4, 6)])
+    first, _ = next(batches)
+    assert set(decoded) <= {5, 0, 23, 11, *range(6)}
+    rest = [canvas for canvas, _ in batches]
+    assert sorted(decoded) == list(range(24))
+    assert torch.equal(first, expected.gather(ORDER)[0])
+    for canvas, indices in zip(rest, np.arange(24).reshape(4, 6), strict=True):
+        assert torch.equal(canvas, expected.gather(indices)[0])
+    decoded.clear()
+    all_pixels(store)
+    assert decoded == []
+
+
+def test_memory_names_an_unreadable_file_when_it_is_needed_and_ever_after(data):
+    spoil(data / "train/cloud/3.png")
+    store = open_train(data, cache="memory")
+    bad = store.split.paths.index("train/cloud/3.png")
+    others = np.setdiff1d(np.arange(24), np.arange(bad - 3, bad + 4))
+    assert torch.equal(store.gather(others)[0], open_train(data, cache="none").gather(others)[0])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"cloud/3\.png"):
+            store.gather(np.array([0, bad]))
+
+
 # --- the disk store --------------------------------------------------------------------------------------------------
 
 
