@@ -15,7 +15,7 @@ from torch import Tensor
 
 from config import run_folder
 from config.run_folder import RunFolder
-from utils import UserError, keep_previous, log, printable, write_atomic
+from utils import TrainingFault, UserError, keep_previous, log, printable, write_atomic
 
 MAGIC: Final = b"dossier-sha256:"
 VERSION: Final = 1
@@ -24,22 +24,37 @@ NAMES: Final = (run_folder.CHECKPOINT, run_folder.CHECKPOINT_PREVIOUS)  # the ne
 
 @dataclass
 class Seen:
-    """What the running epoch has seen so far: outputs for the metrics, in the order of training."""
+    """What the running epoch has seen so far: outputs for the metrics, in the order of training.
+
+    Outputs and losses stay on the device until they are asked for, so that a GPU is not waited for at every step.
+    """
 
     images: int = 0
-    loss_sum: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)  # each () float, since the last time they were summed
+    counts: list[int] = field(default_factory=list)  # images of each of them
+    summed: float = 0.0  # the losses before those
     logits: list[Tensor] = field(default_factory=list)  # each (B, C), float32
     labels: list[Tensor] = field(default_factory=list)  # each (B,) or (B, C)
+
+    @property
+    def loss_sum(self) -> float:
+        """The sum of their losses."""
+        if self.losses:
+            for loss, count in zip(torch.stack(self.losses).tolist(), self.counts, strict=True):
+                self.summed += loss * count
+            self.losses, self.counts = [], []
+        return self.summed
 
     @property
     def loss(self) -> float:
         """Their mean loss."""
         return self.loss_sum / self.images if self.images else math.nan
 
-    def add(self, logits: Tensor, labels: Tensor, loss: float) -> None:
-        """Takes in a batch: logits (B, C) as they are, labels, and the mean loss of its images."""
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Takes in a batch: logits (B, C) and labels as they are, and the mean loss () of its images."""
         self.images += len(labels)
-        self.loss_sum += loss * len(labels)
+        self.losses.append(loss)
+        self.counts.append(len(labels))
         self.logits.append(logits)
         self.labels.append(labels)
 
@@ -50,7 +65,7 @@ class Seen:
         sums = torch.tensor([self.images, self.loss_sum], dtype=torch.float64)
         parts = gather({"sums": sums} | outputs)
         self.images = sum(int(part["sums"][0]) for part in parts)
-        self.loss_sum = sum(float(part["sums"][1]) for part in parts)
+        self.summed = sum(float(part["sums"][1]) for part in parts)
         self.logits, self.labels = ([part[name] for part in parts if name in part] for name in lists)
 
     def outputs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +79,7 @@ class Seen:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a saved state."""
-        self.images, self.loss_sum = state["images"], state["loss_sum"]
+        self.images, self.summed, self.losses, self.counts = state["images"], state["loss_sum"], [], []
         self.logits, self.labels = state["logits"], state["labels"]
 
 
@@ -87,6 +102,18 @@ class Progress:
     history: dict[str, Any] = field(default_factory=lambda: {"epochs": [], "steps": [], "stop": None})
     best: dict[str, Any] | None = None  # epoch, metrics, weights, logits (N, C), labels, of the best epoch on valid
     seen: Seen = field(default_factory=Seen)
+    norms: list[Tensor] = field(default_factory=list)  # of the gradients since the last look; never saved
+
+    def look(self) -> float:
+        """Waits for the device: the mean loss of the running epoch so far. No state is saved without it.
+
+        Raises:
+            TrainingFault: a gradient was not finite, so the weights are not either.
+        """
+        norms, self.norms = self.norms, []
+        if norms and not torch.isfinite(torch.stack(norms)).all():
+            raise TrainingFault("the gradient is not finite: lower learning_rate, or set gradient_clip", "diverged")
+        return self.seen.loss
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as tensors, numbers, strings, lists and dicts; a copy where training goes on changing it."""

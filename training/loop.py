@@ -99,17 +99,18 @@ def train_epoch(parts: Parts, state: Progress, recorder: Pauses) -> dict[str, fl
                 logits = parts.forward(batch, batch is group[-1]).float()  # (B, C)
                 loss = parts.loss(logits, batch.targets)
             parts.scaler.scale(loss * (batch.counted / images)).backward()  # type: ignore[no-untyped-call]
-            state.seen.add(logits.detach()[: batch.counted], batch.labels[: batch.counted], loss.item())
-        update(parts)
+            state.seen.add(logits.detach()[: batch.counted], batch.labels[: batch.counted], loss.detach())
+        update(parts, state)
         if state.step % parts.save_summary_steps == 0:
+            bar.set_postfix(loss=f"{state.look():.4f}", refresh=False)
             mean = parts.processes.total(loss.item() * batch.counted) / batch.total
             state.history["steps"].append(step_row(state, current_rates(parts.optimizer), mean))
         state.step, state.batch = state.step + 1, state.batch + len(group)
         state.epoch_seconds = time.monotonic() - started
         bar.update(len(group))
-        bar.set_postfix(loss=f"{state.seen.loss:.4f}", refresh=False)
         recorder.pause_point(state)
     bar.close()
+    state.look()
     state.seen.gather(parts.processes.gather)
     return parts.processes.from_first(lambda: {"loss": state.seen.loss} | compute(parts.metrics, *state.seen.outputs()))
 
@@ -124,15 +125,14 @@ def measure(parts: Parts, outputs: Predictions) -> dict[str, float]:
     return parts.processes.from_first(lambda: compute(parts.metrics, outputs.logits, outputs.labels, parts.loss))
 
 
-def update(parts: Parts) -> None:
-    """One optimizer step from the accumulated gradients, refused when they are not finite, so weights stay whole."""
+def update(parts: Parts, state: Progress) -> None:
+    """One optimizer step from the accumulated gradients, whose norm is looked at before any state is saved."""
     parts.scaler.unscale_(parts.optimizer)
     parts.monitor.before_update()
     weights = [p for p in parts.net.parameters() if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(weights, parts.gradient_clip or math.inf)
-    scaled = parts.scaler.is_enabled()  # fp16: a step that overflowed is left out and the scale lowered
-    if not torch.isfinite(norm) and (not scaled or parts.scaler.get_scale() < 1):
-        raise TrainingFault("the gradient is not finite: lower learning_rate, or set gradient_clip", "diverged")
+    if not parts.scaler.is_enabled() or parts.scaler.get_scale() < 1:  # fp16: a step that overflows is left out, as
+        state.norms.append(norm)  # long as the scale of the gradients can be lowered
     parts.scaler.step(parts.optimizer)
     parts.scaler.update()
     parts.monitor.after_update()

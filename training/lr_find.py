@@ -106,6 +106,7 @@ class _Watcher:
 
     def pause_point(self, state: Progress) -> None:
         """Between two steps."""
+        state.look()
         if state.seen is not self._seen:
             self._seen, self._before = state.seen, (0.0, 0.0)
         now = self._processes.total(state.seen.loss_sum), self._processes.total(state.seen.images)

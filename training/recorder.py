@@ -79,6 +79,7 @@ class Recorder:
 
     def save(self, state: Progress) -> None:
         """Commits where the run stands."""
+        state.look()
         state.seen.gather(self.processes.gather)
         self.commit(state)
         self._saved = time.monotonic()

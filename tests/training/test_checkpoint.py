@@ -14,7 +14,7 @@ import torch
 from config.run_folder import CHECKPOINT, CHECKPOINT_PREVIOUS, RunFolder
 from training import checkpoint
 from training.checkpoint import Progress, Seen
-from utils import UserError
+from utils import TrainingFault, UserError
 
 
 @pytest.fixture
@@ -182,13 +182,13 @@ def test_a_folders_name_stays_on_one_line(tmp_path):
 def test_progress_survives():
     before = Progress(epoch=2, batch=3, step=11, seconds=1.5, epoch_seconds=0.25, best={"epoch": 1})
     before.history["epochs"].append({"epoch": 1})
-    before.seen.add(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64), 0.625)
+    before.seen.add(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64), torch.tensor(0.625))
     after = Progress()
     after.load_state_dict(checkpoint.decode(checkpoint.encode(before.state_dict())))
     seen_before, seen_after = before.__dict__.pop("seen"), after.__dict__.pop("seen")
     assert after.__dict__ == before.__dict__
     for seen in (seen_before, seen_after):  # what came before the restart and what comes after it are one
-        seen.add(torch.full((2, 2), 7.0), torch.ones(2, dtype=torch.int64), 1.0)
+        seen.add(torch.full((2, 2), 7.0), torch.ones(2, dtype=torch.int64), torch.tensor(1.0))
         assert (seen.images, seen.loss_sum) == (6, 4.5)
         logits, labels = seen.outputs()
         np.testing.assert_array_equal(logits, [[1, 1]] * 4 + [[7, 7]] * 2)
@@ -197,9 +197,18 @@ def test_progress_survives():
 
 def test_nothing_seen_survives_too():
     after = Seen()
-    after.add(torch.ones(1, 2), torch.ones(1), 1.0)
+    after.add(torch.ones(1, 2), torch.ones(1), torch.tensor(1.0))
     after.load_state_dict(checkpoint.decode(checkpoint.encode(Seen().state_dict())))
     assert after == Seen()
+
+
+def test_no_state_with_a_gradient_that_is_not_finite_is_passed_over():
+    state = Progress()
+    state.norms += [torch.tensor(1.0), torch.tensor(2.0)]
+    assert math.isnan(state.look())  # nothing was seen yet
+    state.norms += [torch.tensor(1.0), torch.tensor(math.inf), torch.tensor(3.0)]
+    with pytest.raises(TrainingFault, match="the gradient is not finite"):
+        state.look()
 
 
 def gathered(*processes):
@@ -214,9 +223,9 @@ def gathered(*processes):
 
 def test_what_all_have_seen_is_gathered_in_the_first():
     one, two, nothing = Seen(), Seen(), Seen()
-    one.add(torch.tensor([[1.0, 2.0]]), torch.tensor([1]), 0.5)
-    two.add(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 1]), 2.0)
-    two.add(torch.tensor([[7.0, 8.0]]), torch.tensor([0]), 1.0)
+    one.add(torch.tensor([[1.0, 2.0]]), torch.tensor([1]), torch.tensor(0.5))
+    two.add(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 1]), torch.tensor(2.0))
+    two.add(torch.tensor([[7.0, 8.0]]), torch.tensor([0]), torch.tensor(1.0))
     first, others = gathered(one, two, nothing)
     logits, labels = first.outputs()
     assert logits.tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]

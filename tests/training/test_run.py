@@ -1,9 +1,15 @@
 import json
 import os
 import signal
+import traceback
+from collections import Counter
+from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import include
 import train
 from config import run_folder
 from config.run_folder import RunFolder
@@ -197,12 +203,44 @@ def test_a_run_that_is_over_is_finished_whatever_stop_json_asks(tiny_data, tmp_p
     assert (path / "weights_averaged.safetensors").is_file()
 
 
-def test_divergence_is_a_fault_and_leaves_the_weights(tiny_data, tmp_path, capsys):
-    path = experiment(tmp_path / "x", learning_rate=1e30, optimizer="SGD", scheduler="constant", batch_norm="train")
+@pytest.mark.parametrize("every", [1, 1000])
+def test_divergence_is_a_fault_and_leaves_the_weights(tiny_data, tmp_path, capsys, every):
+    values = {"learning_rate": 1e30, "optimizer": "SGD", "scheduler": "constant", "batch_norm": "train"}
+    path = experiment(tmp_path / "x", save_summary_steps=every, **values)
     assert run(path, tiny_data) == 4
+    assert not (path / "checkpoint.pt").exists()
     status = RunFolder(path).status()
     assert (status["state"], status["reason"]) == ("failed", "diverged")
     assert "learning_rate" in capsys.readouterr().err
+
+
+class Waits(TorchDispatchMode):
+    """Counts, by module and function of the project, how often a number is taken from a tensor: a GPU is waited for.
+
+    model/loss.py's are one_hot's, which looks at its input on a CPU alone.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            ours = [f for f in traceback.extract_stack()[:-1] if Path(f.filename).parent.parent == include.ROOT]
+            self.found[Path(ours[-1].filename).stem, ours[-1].name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(tiny_data, tmp_path):
+    counts = []
+    for batch_size in (3, 8):  # 8 steps in an epoch, or 3
+        path = experiment(tmp_path / f"{batch_size}", num_epochs=2, batch_size=batch_size, save_summary_steps=1000)
+        with Waits() as waits:
+            assert run(path, tiny_data) == 0
+        counts.append({where: count for where, count in waits.found.items() if where[0] != "loss"})
+    assert counts[0] == counts[1]
+    assert counts[0]["loop", "train_epoch"] == 1  # the first step's row in the history
+    assert counts[0]["checkpoint", "look"] == 3  # with that row, and at the ends of the epochs
 
 
 def test_overfit_reaches_everything(tiny_data, tmp_path):
