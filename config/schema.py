@@ -29,7 +29,7 @@ from utils import did_you_mean, to_json, write_atomic
 
 # Keys that change how fast a run goes or what is said of it, not what is learned.
 FREE_KEYS: Final = frozenset(
-    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "monitor", "num_workers", "trackers"}
+    {"about", "cache", "cache_gigabytes", "checkpoint_minutes", "gpu_gigabytes", "monitor", "num_workers", "trackers"}
 )
 
 
@@ -87,6 +87,9 @@ class Params(Part):
         default="auto", description="where decoded images are kept"
     )
     cache_gigabytes: float = Field(default=4.0, ge=0, description="memory the decoded images may take")
+    gpu_gigabytes: float = Field(
+        default=8.0, ge=0, description="memory of the GPU that they may take too, if it has one"
+    )
     num_workers: int = Field(default=2, ge=0, le=64, description="threads or processes that decode images")
 
     # --- the training ---

@@ -102,19 +102,24 @@ class FlatStore:
     ) -> None:
         self.kind, self.split, self.sizes, self.dropped = kind, source.split, source.sizes, dropped
         self.memory = pixels.nbytes if kind == "memory" else 0
-        self._pixels, self._offsets, self._channels = pixels, offsets, source.view.channels
+        self._pixels, self._offsets, self.channels = pixels, offsets, source.view.channels
         self._arriving = arriving
         self._alike: Pixels | None = None  # (N, H, W, C), where all images have one size and none is left out
         if not dropped and (self.sizes == self.sizes[0]).all():
-            self._alike = pixels[offsets[0] :].reshape(len(offsets), *self.sizes[0], self._channels)
+            self._alike = pixels[offsets[0] :].reshape(len(offsets), *self.sizes[0], self.channels)
 
     def __len__(self) -> int:
         return len(self.split.paths)
 
+    @property
+    def whole(self) -> bool:
+        """Whether every image is decoded."""
+        return self._arriving is None
+
     def _image(self, index: int) -> Pixels:
         (height, width), start = self.sizes[index], self._offsets[index]
-        size = height * width * self._channels
-        return self._pixels[start : start + size].reshape(height, width, self._channels)
+        size = height * width * self.channels
+        return self._pixels[start : start + size].reshape(height, width, self.channels)
 
     def gather(self, indices: Indices, pinned: bool = False) -> tuple[Tensor, Tensor]:
         """Canvas and sizes of some images, as `images.stream.stack` gives them.

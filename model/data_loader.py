@@ -20,6 +20,7 @@ from images.cache import Store, View, open_store, subset
 from images.folder import DataFolder, Split, check_headers, fingerprint, scan
 from images.keyed_random import permutation, uniform
 from images.mixing import mix
+from images.resident import Placement, place
 from images.stream import Indices
 from utils import select
 
@@ -141,7 +142,7 @@ class Loader:
 
     def __init__(
         self,
-        store: Store,
+        placement: Placement,
         folder: DataFolder,
         batch_size: int,
         device: torch.device,
@@ -149,12 +150,12 @@ class Loader:
         training: Training | None = None,
         share: Share = WHOLE,
     ) -> None:
-        self.store, self.split = store, store.split
+        self.store, self.split = placement.store, placement.store.split
         self.classes, self.multi_label = folder.classes, folder.multi_label
         self.batch_size, self.device = batch_size, device
         self.mean, self.std = statistics
-        self._training, self._share = training, share
-        self._targets = torch.from_numpy(store.split.targets)
+        self._placement, self._training, self._share = placement, training, share
+        self._targets = torch.from_numpy(self.split.targets)
 
     @property
     def augment(self) -> Augment | None:
@@ -180,7 +181,8 @@ class Loader:
         keys = torch.from_numpy(order + len(order) * _repeats(order))  # what random choices about an image depend on
         steps = range(start, len(self))
         parts = [self._part(epoch, step) for step in steps]
-        decoded = self.store.batches([order[part.places] for part in parts], pinned=self.device.type == "cuda")
+        source = self._placement.images()
+        decoded = source.batches([order[part.places] for part in parts], pinned=self.device.type == "cuda")
         for step, part, (canvas, sizes) in zip(steps, parts, decoded, strict=True):
             indices = torch.from_numpy(order[part.places])
             canvas = canvas.to(self.device, non_blocking=True)  # (B, H, W, C) uint8
@@ -286,11 +288,12 @@ def fetch_dataloader(
             taken = sum(store.memory for store in stores.values())
             stores[kind] = _open(folder, kind, params, taken, worker_init, share.sharers)
     mean, std = given or _measure(stores["train", not params.overfit])
+    placed = place(stores, torch.device(device), params.gpu_gigabytes)
     loaders = {}
     for name, kind in wanted.items():
         training = _training(params, mean, std) if name == "train" else None
         batch_size = params.batch_size if training else params.bs_test or params.batch_size
-        loaders[name] = Loader(stores[kind], folder, batch_size, torch.device(device), (mean, std), training, share)
+        loaders[name] = Loader(placed[kind], folder, batch_size, torch.device(device), (mean, std), training, share)
     return loaders
 
 

@@ -43,6 +43,7 @@ def dossier(job: Job, clock: Clock) -> None:
 def tell(clock: Clock) -> None:
     """Lets the training loop tell the clock of its phases."""
     from training import loop
+    from training.checkpoint import Progress
     from training.evaluation import Predictions
 
     train_epoch, update, validate = loop.train_epoch, loop.update, loop.validate
@@ -54,8 +55,8 @@ def tell(clock: Clock) -> None:
         clock.end()
         return result
 
-    def clocked_update(parts: loop.Parts) -> None:
-        update(parts)
+    def clocked_update(parts: loop.Parts, state: Progress) -> None:
+        update(parts, state)
         clock.step(0)
 
     def clocked_validate(*given: Any, **named: Any) -> Predictions:

@@ -36,6 +36,7 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("progressive_resizing", {"im_sz": 100, "epochs": 1}, {"im_sz": 100, "epochs": 0}),
     ("overfit", 0, -1),
     ("cache_gigabytes", 0, -1e-9),
+    ("gpu_gigabytes", 0, -1e-9),
     ("num_workers", 0, -1),
     ("num_workers", 64, 65),
     ("num_epochs", 1, 0),
