@@ -33,8 +33,10 @@ def chromium() -> Iterator["Browser"]:
     """The machine's own Chromium, without a window."""
     from playwright.sync_api import sync_playwright
 
+    if (program := shutil.which("chromium")) is None:
+        raise UserError("chromium: no such program; install it (Debian's package chromium)")
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=list(ARGUMENTS))
+        browser = started.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield browser
         browser.close()
 

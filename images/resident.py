@@ -21,7 +21,7 @@ class Resident:
     """What the store's `gather` answers, from the device's memory, where each image has the room of the largest.
 
     Args:
-        store: the decoded images, all of them there.
+        store: the images; what is not decoded yet is decoded now.
         device: where they go.
     """
 
@@ -42,7 +42,7 @@ class Resident:
         return self._pixels[:, :height, :width].index_select(0, places), torch.from_numpy(sizes)
 
     def batches(self, parts: Sequence[Indices], pinned: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """`gather` of each part in turn."""
+        """`gather` of each part in turn; `pinned` as a store has it, of no effect here."""
         return (self.gather(part) for part in parts)
 
 
@@ -55,7 +55,7 @@ class Placement:
 
     def __init__(self, store: Store, device: torch.device, wanted: bool) -> None:
         self.store = store
-        self._device, self._wanted = device, wanted and isinstance(store, FlatStore)
+        self._device, self._wanted = device, wanted
         self._begun = False
         self._resident: Resident | None = None
 

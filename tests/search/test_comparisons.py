@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from unittest import mock
 
 import pytest
@@ -38,8 +37,6 @@ def test_each_trains_its_settings_with_all_seeds(parent, tmp_path):
         assert sorted(trial.params.get("seed", 0) for trial in trials) == list(range(seeds))
         for trial in trials:
             (tmp_path / "params.json").write_text(json.dumps(trial.params))
-            for net in parent.glob("net.py"):
-                shutil.copy(net, tmp_path)
             params = load_params(tmp_path / "params.json", catalogues=catalogues())
             assert params.num_epochs == written["num_epochs"]
     from_scratch = {trial.params["pretrain"] == 0 for trial in plan.trials}
