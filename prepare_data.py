@@ -17,8 +17,6 @@ from images.table import LABEL_RULES
 from reports.data_report import write_data_report
 from utils import Interrupted, UserError, log, logging_to, printable, reports_errors
 
-SOURCE_OPTIONS = ("csv", "images_dir", "image_column", "label_column", "label_rule")
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -28,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--archive", type=Path, metavar="FILE", help="the source's files, where there is no internet")
     parser.add_argument("--sha256", metavar="HASH", help="what the archive must hash to")
     parser.add_argument("--overwrite", action="store_true", help="move an existing --out aside")
+    parser.add_argument("--images_per_tar", type=int, metavar="N", help="put the images into tar files of N each")
     splits = parser.add_argument_group("splits that the source lacks; they are taken from its train images")
     for split, fraction in FRACTIONS.items():
         splits.add_argument(f"--{split}_fraction", type=float, metavar="X", help=f"of each class; default {fraction}")
@@ -65,10 +64,9 @@ def main(argv: list[str] | None = None) -> int:
             if arguments.html is not None:
                 log.info("page: %s", write_data_report(found, arguments.html))
             return include.BAD_INPUT if arguments.strict and found.findings() else include.DONE
-        options = {name: value for name in SOURCE_OPTIONS if (value := getattr(arguments, name)) is not None}
         division = Division(arguments.valid_fraction, arguments.test_fraction, arguments.seed)
-        archive = (arguments.archive, arguments.sha256)
-        counts = prepare(arguments.source, arguments.out, division, *archive, arguments.overwrite, **options)
+        options = {name: getattr(arguments, name) for name in given - {"source", "out", *vars(division)}}
+        counts = prepare(arguments.source, arguments.out, division, **options)
         out = printable(str(arguments.out))
         log.info("%s: %s images", out, ", ".join(f"{split} {count:,}" for split, count in counts.items()))
         log.info("python prepare_data.py --check %s  looks for unreadable, doubled and leaking images", out)

@@ -15,7 +15,8 @@ from images.appearance import Appearance, appearance
 from images.duplicates import Print, compared, fingerprint, identical, nearly_identical
 from images.folder import in_threads, scan
 from images.read import Header, ImageError, read_header, read_image
-from images.walk import LABELS, Walk
+from images.shards import walk
+from images.walk import LABELS
 from utils import UserError, did_you_mean, printable
 
 NAMED: Final = 20  # of many findings of one kind, this many are named
@@ -30,6 +31,7 @@ class Checked:
     Attributes:
         root: the folder.
         counts: images per split and class; of multi-label data the class is "".
+        labels: class of each image, by path relative to the root; none of multi-label data.
         headers: of the readable images, by path relative to the root.
         looks: how these look.
         unreadable: path and reason.
@@ -42,6 +44,7 @@ class Checked:
 
     root: Path
     counts: dict[str, Counter[str]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     headers: dict[str, Header] = field(default_factory=dict)
     looks: dict[str, Appearance] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -70,8 +73,8 @@ class Checked:
     def _where(self, group: Group) -> str:
         if len({_split(path) for path in group}) > 1:
             return "across splits"
-        labels = {path.split("/")[1] if "" not in self.counts[_split(path)] else "" for path in group}
-        return "within a split, of different classes" if len(labels) > 1 else "within a split"
+        of_one = len({self.labels.get(path) for path in group}) == 1
+        return "within a split" if of_one else "within a split, of different classes"
 
 
 def check(data_dir: Path, max_megapixels: float = 50) -> Checked:
@@ -123,16 +126,17 @@ def _look_at(found: Checked, paths: Sequence[str], max_megapixels: float) -> Non
 
 
 def _paths(found: Checked, split: str, multi_label: bool) -> list[str]:
-    walk = Walk(found.root, split)
+    way = walk(found.root, split)
     if multi_label:
-        paths = walk.images(split)
+        paths = way.images(split)
         found.counts[split] = Counter({"": len(paths)})
     else:
-        members = {name: walk.images(f"{split}/{name}") for name in walk.classes()}
+        members = {name: way.images(f"{split}/{name}") for name in way.classes()}
         found.counts[split] = Counter({name: len(images) for name, images in members.items()})
+        found.labels |= {path: name for name, images in members.items() for path in images}
         paths = [path for images in members.values() for path in images]
-    found.structure += walk.problems
-    found.notes += walk.notes()
+    found.structure += way.problems
+    found.notes += way.notes()
     return paths
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from images.memory import Content, Memory
 from images.read import ImageError, read_header, unreadable
+from images.shards import walk
 from images.walk import LABELS, Walk
 from utils import UserError, did_you_mean, nearest, printable, progress
 
@@ -112,30 +113,30 @@ def _some(lines: Sequence[str]) -> list[str]:
 
 
 def _scan_classes(root: Path, splits: Sequence[str]) -> DataFolder:
-    classes = tuple(Walk(root, "train").classes())
+    classes = tuple(walk(root, "train").classes())
     if len(classes) < 2:
         raise UserError(
             f"{_shown(root, 'train')}: holds {len(classes)} class folder{'s' * (len(classes) != 1)}, "
             f"and a classifier needs 2 or more; the layout is {LAYOUT}"
         )
-    walks = {split: Walk(root, split) for split in splits}
-    found = {split: _members(walk, classes) for split, walk in walks.items()}
-    _refuse([line for walk in walks.values() for line in walk.problems])
-    return DataFolder(root, classes, False, found, tuple(note for walk in walks.values() for note in walk.notes()))
+    ways = {split: walk(root, split) for split in splits}
+    found = {split: _members(way, classes) for split, way in ways.items()}
+    _refuse([line for way in ways.values() for line in way.problems])
+    return DataFolder(root, classes, False, found, tuple(note for way in ways.values() for note in way.notes()))
 
 
-def _members(walk: Walk, classes: tuple[str, ...]) -> Split:
-    """The images of each class; what is wrong with the classes goes to the walk's problems."""
-    split, present = walk.split, walk.classes()
+def _members(way: Walk, classes: tuple[str, ...]) -> Split:
+    """The images of each class; what is wrong with the classes goes to the way's problems."""
+    split, present = way.split, way.classes()
     unknown = sorted(set(present) - set(classes))
     for place, name in enumerate(unknown):
         near = did_you_mean(name, classes) if place < NAMED else ""
-        walk.problems.append(f"{_shown(walk.root, f'{split}/{name}')}: train has no such class{near}")
-    members = [walk.images(f"{split}/{name}") for name in classes]
+        way.problems.append(f"{_shown(way.root, f'{split}/{name}')}: train has no such class{near}")
+    members = [way.images(f"{split}/{name}") for name in classes]
     for name, paths in zip(classes, members, strict=True):
         if not paths:
-            lines = walk.problems if split == "train" else walk.remarks
-            lines.append(f"{_shown(walk.root, f'{split}/{name}')}: the class has no image")
+            lines = way.problems if split == "train" else way.remarks
+            lines.append(f"{_shown(way.root, f'{split}/{name}')}: the class has no image")
     targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in members])
     return Split(split, tuple(path for paths in members for path in paths), targets)
 
@@ -157,8 +158,8 @@ def _scan_labels(root: Path, splits: Sequence[str]) -> DataFolder:
             columns = printable(f"{', '.join(header)} instead of {', '.join(classes)}")
             problems.append(f"{_shown(root, path)}:1: its classes differ from train's: {columns}")
             continue
-        walk = Walk(root, split)
-        present = set(walk.images(split))
+        way = walk(root, split)
+        present = set(way.images(split))
         problems += _some([f"{_shown(root, path)}: has no row in {LABELS}" for path in sorted(present - set(rows))])
         problems += _some(
             [
@@ -166,7 +167,8 @@ def _scan_labels(root: Path, splits: Sequence[str]) -> DataFolder:
                 for path in sorted(set(rows) - present)
             ]
         )
-        notes += walk.notes()
+        problems += way.problems
+        notes += way.notes()
         paths = tuple(sorted(rows))
         targets = np.array([rows[path] for path in paths], np.float32).reshape(len(paths), len(classes))
         found[split] = Split(split, paths, targets)

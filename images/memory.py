@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import PIL
 
+from images.shards import locate
 from utils import TEMPORARY_PREFIX, TrainingFault, UserError, read_json, to_json, write_atomic
 
 CACHE: Final = ".cache"
@@ -60,15 +61,18 @@ class Memory:
         Raises:
             OSError: when the file cannot be read.
         """
-        about = os.stat(f"{self._root}/{path}")  # noqa: PTH116 (a Path takes longer than the look)
+        member = locate(f"{self._root}/{path}")
+        about = member.about if member else os.stat(f"{self._root}/{path}")  # noqa: PTH116 (a Path takes longer)
         key = [about.st_size, about.st_mtime_ns, about.st_ino]
+        if member:
+            key = [member.size, *key[1:], member.offset]
         settled = self._now - max(about.st_mtime, about.st_ctime) > SETTLED
         entry = self._known.get(path)
         if settled and entry is not None and entry[3:] == key and (size is None or entry[1]):
             return Content(key[0], *entry[:3])
         file = self._root / path
         height, width = (0, 0) if size is None else size(file)  # first: reading what is no regular file may never end
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(member.read() if member else file.read_bytes()).hexdigest()
         if settled:
             self._fresh[path] = [sha256, height, width, *key]
         return Content(key[0], sha256, height, width)

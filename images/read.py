@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as _Tiff  # noqa: F401
 from PIL import WebPImagePlugin as _WebP  # noqa: F401
 
+from images.shards import opened
 from utils import UserError, printable
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -115,9 +116,10 @@ def read_image(path: Path, channels: int = 3, background: Sequence[int] = WHITE,
 def _opened(path: Path, max_megapixels: float) -> Iterator[Image.Image]:
     """The image with its header read and checked; whatever Pillow raises inside the block becomes an ImageError."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        source = opened(path)
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             raise ImageError(path, "is not a regular file")  # reading a pipe would wait for ever
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if problem := _unusable(image, max_megapixels):
                 raise ImageError(path, problem)
             yield image
@@ -155,8 +157,10 @@ def unreadable(path: Path, error: Exception) -> str:
 
 def _what_it_is(path: Path) -> str:
     """What a file is that is no image."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        start = file.read(64)
+    with contextlib.suppress(OSError):
+        source = opened(path)
+        with source.open("rb") if isinstance(source, Path) else source as file:
+            start = file.read(64)
         if not start:
             return "is empty"
         if start.startswith(_POINTER):

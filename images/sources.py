@@ -30,6 +30,7 @@ import numpy as np
 import include
 from images.archive import DISK_FAULTS, extract
 from images.items import Division, Item, class_folders, divide
+from images.shards import pack
 from images.table import table_images
 from images.walk import is_hidden
 from utils import TEMPORARY_PREFIX, TrainingFault, UserError, log, printable, progress, select, to_json, write_atomic
@@ -217,6 +218,7 @@ def prepare(
     archive: Path | None = None,
     sha256: str | None = None,
     overwrite: bool = False,
+    images_per_tar: int | None = None,
     **options: str,
 ) -> dict[str, int]:
     """Makes <out>/{train,valid,test}/<class>/<image> of a named source: all of it, or nothing.
@@ -228,6 +230,7 @@ def prepare(
         archive: the source's files where there is no internet: an archive, or a folder that holds them.
         sha256: what the archive must hash to.
         overwrite: whether an existing folder is moved aside.
+        images_per_tar: put the images of each split into tar files of so many.
         options: the source's own.
 
     Returns:
@@ -241,6 +244,8 @@ def prepare(
     for name in options:
         if name not in inspect.signature(make).parameters:
             raise UserError(f"--{name} is not an option of --source {source}")
+    if images_per_tar is not None and images_per_tar < 1:
+        raise UserError(f"--images_per_tar {images_per_tar}: must be 1 or more")
     shown = printable(str(out))
     if os.path.lexists(out) and not overwrite:
         raise UserError(f"{shown}: exists already; choose another --out, or pass --overwrite to move it aside")
@@ -255,6 +260,9 @@ def prepare(
                 )
             items, fractions = divide(found, division)
             counts = _write(items, scratch)
+            if images_per_tar is not None:
+                for split in counts:
+                    pack(scratch / "data" / split, images_per_tar)
             given_as = {"source": source, "archive": archive and archive.name, "sha256": digest, "options": options}
             made = {"taken_from_train": fractions, "seed": division.seed or 0, "images": counts}
             write_atomic(scratch / "data" / PROVENANCE, to_json(given_as | made))

@@ -36,7 +36,7 @@ class Walk:
         """Names of the split's class folders, sorted."""
         names = []
         for entry in self._entries(self.split):
-            if _is_folder(entry):
+            if is_folder(entry):
                 names.append(entry.name)
             else:
                 self._ignored["files outside the class folders"] += 1
@@ -51,7 +51,7 @@ class Walk:
                 continue
             for entry in self._entries(folder):
                 path = f"{folder}/{entry.name}"
-                if _is_folder(entry):
+                if is_folder(entry):
                     folders.append(path)
                 elif entry.name.lower().endswith(include.IMAGE_SUFFIXES):
                     found.append(path)
@@ -95,5 +95,6 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder, or a link to one."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 (bears with link loops)

@@ -106,8 +106,7 @@ def _members(found: Checked) -> dict[str, dict[str, list[str]]]:
                 members[part.name][label] = [path for path in chosen if path in found.headers]
         return members
     for path in found.headers:
-        split, label = path.split("/")[:2]
-        members[split].setdefault(label, []).append(path)
+        members[path.partition("/")[0]].setdefault(found.labels[path], []).append(path)
     return members
 
 
@@ -181,7 +180,7 @@ def _doubles(found: Checked) -> Section:
     for kind, groups in kinds.items():
         body.append(tag("h3", f"{kind[0].upper()}{kind[1:]}: {len(groups):,} group{'s' * (len(groups) > 1)}"))
         for group in groups[:left]:
-            body.append(pictures.cards(group[:MEMBERS], {path: _place(path) for path in group}))
+            body.append(pictures.cards(group[:MEMBERS], {path: _place(found, path) for path in group}))
             if len(group) > MEMBERS:
                 body.append(paragraph(f"… and {len(group) - MEMBERS:,} more images of this group."))
         if len(groups) > left:
@@ -190,9 +189,9 @@ def _doubles(found: Checked) -> Section:
     return Section("doubles", "Images that are there twice", join(*body))
 
 
-def _place(path: str) -> str:
-    """The split, and the class where it is a folder."""
-    return short(", ".join(path.split("/")[:-1][:2]))
+def _place(found: Checked, path: str) -> str:
+    """The split, and the class where an image has one."""
+    return short(", ".join([path.partition("/")[0], *([found.labels[path]] if path in found.labels else [])]))
 
 
 def _samples(

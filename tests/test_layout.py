@@ -27,14 +27,16 @@ PACKAGES = sorted(room for room in FLOOR if (include.ROOT / room / "__init__.py"
 MODULES = sorted(p for room in PACKAGES for p in (include.ROOT / room).rglob("*.py"))
 SOURCES = [include.ROOT / "include.py", include.ROOT / "utils.py", *SCRIPTS, *MODULES]
 
-WITHOUT_TORCH = ("include", "utils", "config", "search", "images/read", "images/folder", "images/keyed_random",
-                 "model/metric", "reports/intervals", "reports/comparison", "export/predictor")  # fmt: skip
+WITHOUT_TORCH = ("include", "utils", "config", "search", "images/read", "images/folder", "images/shards",
+                 "images/keyed_random", "model/metric", "reports/intervals", "reports/comparison",
+                 "export/predictor")  # fmt: skip
 
 # Who may write files by other means than utils.write_atomic, and why.
 WRITERS = {
     "utils.py": "is the one module that writes",
     "images/archive.py": "unpacks thousands of files into a folder that is renamed when it is whole",
     "images/sources.py": "writes thousands of images into a folder that is renamed when it is whole",
+    "images/shards.py": "packs images into tar files in a folder that is renamed when it is whole",
     "training/trackers.py": "appends to events files, which it can write anew from the history at any time",
     "images/disk_store.py": "the decoded store carries its own digest and is renamed when it is whole",
 }
