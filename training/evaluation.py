@@ -50,12 +50,13 @@ def predict(
     for batch in progress(loader.batches(0), loader.split.name, len(loader), unit="batch"):
         with autocast():
             outputs = [net(view(batch.images)) for view in (_as_is, *views)]
-        logits.append(_mean_view([output.float() for output in outputs], loader.multi_label)[: batch.counted].cpu())
-        labels.append(batch.labels[: batch.counted].cpu())
+        logits.append(_mean_view([output.float() for output in outputs], loader.multi_label)[: batch.counted])
+        labels.append(batch.labels[: batch.counted])
         indices.append(batch.indices[: batch.counted])
         if after_batch is not None:
             after_batch()
-    own = {"logits": torch.cat(logits), "labels": torch.cat(labels), "indices": torch.cat(indices)}
+    # Copied at the end: a copy after each batch would have the device wait for the next one.
+    own = {"logits": torch.cat(logits).cpu(), "labels": torch.cat(labels).cpu(), "indices": torch.cat(indices)}
     parts = processes.gather(own) or [own]
     whole = {name: torch.cat([part[name] for part in parts]) for name in own}
     order = whole["indices"].argsort()
