@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         copy = Path(scratch) / options.model_dir.resolve().name
         shutil.copytree(options.model_dir, copy)
         start = now()
-        question = Question("best", options.split, tta=False)
+        question = Question("best", options.split, tta=None)
         subject = evaluation.evaluate(RunFolder(copy), options.data_dir, question, Options())
         clocked[EVALUATION] = now() - start - clocked[FORWARD]
         sections = []

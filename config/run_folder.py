@@ -74,6 +74,8 @@ LOCK_PATIENCE: Final = 0.2  # seconds
 WEIGHTS: Final = ("best", "last", "averaged")
 MEND: Final = "the train.py command of this experiment, given again, writes anew what training wrote"
 STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
+# Names of what evaluate.py finds with --tta, by the views that it adds.
+TTA: Final = {None: "", "mirror": "_tta", "shift": "_tta_shift"}
 # What a search or a person put there; everything else in the folder is a result.
 INPUTS: Final = (PARAMS, NET, LOCK, SEARCH, "README.md")
 
@@ -83,15 +85,15 @@ def weights_name(kind: str) -> str:
     return f"weights_{kind}.safetensors"
 
 
-def metrics_name(split: str, kind: str, tta: bool = False, calibrated: bool = False) -> str:
+def metrics_name(split: str, kind: str, tta: str | None = None, calibrated: bool = False) -> str:
     """metrics_val_best_weights.json, as the source template names it; metrics_test_… for the test split."""
-    how = f"{'_tta' * tta}{'_calibrated' * calibrated}"
+    how = f"{TTA[tta]}{'_calibrated' * calibrated}"
     return f"metrics_{'val' if split == 'valid' else split}_{kind}_weights{how}.json"
 
 
-def calibration_name(kind: str, tta: bool = False) -> str:
+def calibration_name(kind: str, tta: str | None = None) -> str:
     """calibration_best.json: temperature and threshold for those weights, fitted on valid."""
-    return f"calibration_{kind}{'_tta' * tta}.json"
+    return f"calibration_{kind}{TTA[tta]}.json"
 
 
 # What training leaves besides its checkpoints, the sources, the log and its state.

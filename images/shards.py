@@ -130,7 +130,7 @@ class Shards(Walk):
         if start == self.split:
             return sorted(self._images)
         self.classes()
-        members = self._members or {}
+        members: dict[str, list[str]] = self._members or {}
         return sorted(members.get(start.removeprefix(f"{self.split}/"), ()))
 
     def _look_into(self, tar: str) -> None:

@@ -45,14 +45,19 @@ class Calibration:
 
 
 def calibrate(
-    folder: RunFolder, weights: str, tta: bool, target: float | None, same_data: bool, valid: Callable[[], Predictions]
+    folder: RunFolder,
+    weights: str,
+    tta: str | None,
+    target: float | None,
+    same_data: bool,
+    valid: Callable[[], Predictions],
 ) -> Calibration:
     """Fits on the validation split, and keeps what was found in the experiment folder.
 
     Args:
         folder: a trained experiment.
         weights: best, last or averaged.
-        tta: whether a mirrored view is added.
+        tta: which views are added, if any.
         target: the accuracy that the confident answers shall have; None: what an earlier calibration promised, if any.
         same_data: whether valid holds the images of the training.
         valid: gives the outputs for valid; asked only where the training did not keep them.
@@ -61,7 +66,7 @@ def calibrate(
         UserError: the target has no meaning for such data.
     """
     name = run_folder.calibration_name(weights, tta)
-    kept = weights == "best" and not tta
+    kept = weights == "best" and tta is None
     outputs = _kept_outputs(folder) if kept else valid()
     logits, labels = outputs.logits, outputs.labels
     target = _earlier_target(folder, name) if target is None else target

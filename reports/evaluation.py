@@ -24,7 +24,7 @@ from reports.slices import read_columns
 from reports.subject import Options, Question, Subject
 from training.build import class_counts
 from training.checkpoint import npz_bytes
-from training.evaluation import Predictions, mirrored, predict
+from training.evaluation import VIEWS, Predictions, predict
 from training.machine import choose_machine
 from training.trained import load_trained
 from utils import UserError, log, printable, read_json
@@ -58,7 +58,7 @@ def evaluate(folder: RunFolder, data_dir: Path, question: Question, options: Opt
         if split not in data.splits:
             raise UserError(f"{printable(str(data_dir))}: has no {split}/, on which the temperature is fitted")
         loader = fetch_dataloader((split,), data.root, params, machine.device, None, data)[split]
-        return loader, predict(net, loader, machine.autocast, views=(mirrored,) if question.tta else ())
+        return loader, predict(net, loader, machine.autocast, views=VIEWS[question.tta])
 
     split_fingerprint = fingerprint(dataclasses.replace(data, splits={question.split: data.splits[question.split]}))
     if options.against is not None:
@@ -123,7 +123,8 @@ def write_tables(subject: Subject) -> None:
     """Writes the metrics, and what other programs read of the report."""
     folder, question, classes, paths = subject.folder, subject.question, subject.classes, subject.paths
     logits, labels, where, found = subject.logits, subject.labels, question.report, subject.calibration
-    result = dict(subject.values) | {
+    result: dict[str, Any] = {
+        **subject.values,
         "intervals": subject.intervals,
         "weights": question.weights,
         "split": question.split,
@@ -132,7 +133,7 @@ def write_tables(subject: Subject) -> None:
         "num_images": len(labels),
         "fingerprint": subject.fingerprint,
         "trained_on_this_data": subject.same_data,
-        "calibration": measures(logits, labels) | {"temperature": found.temperature if found else None},
+        "calibration": {**measures(logits, labels), "temperature": found.temperature if found else None},
     }
     folder.write_json(f"{where}/{run_folder.METRICS}", result)
     if question.split == "test":

@@ -31,22 +31,24 @@ class Question:
     Args:
         weights: best, last or averaged.
         split: on which.
-        tta: with a mirrored view added.
+        tta: with the views added that have this name in training.evaluation.VIEWS; None: without.
         calibrated: with logits divided by the temperature fitted on valid.
     """
 
     weights: str
     split: str
-    tta: bool
+    tta: str | None
     calibrated: bool = False
 
     @property
     def report(self) -> str:
         """The folder of its report, inside the experiment folder."""
-        return f"{run_folder.REPORT}/{self.split}_{self.weights}{'_tta' * self.tta}{'_calibrated' * self.calibrated}"
+        how = f"{run_folder.TTA[self.tta]}{'_calibrated' * self.calibrated}"
+        return f"{run_folder.REPORT}/{self.split}_{self.weights}{how}"
 
     def __str__(self) -> str:
-        how = f"{', with mirror images' * self.tta}{', calibrated' * self.calibrated}"
+        views = {None: "", "mirror": ", with mirror images", "shift": ", with mirror images and shifts"}[self.tta]
+        how = f"{views}{', calibrated' * self.calibrated}"
         return f"{self.split} split, {self.weights} weights{how}"
 
 

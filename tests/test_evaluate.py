@@ -6,12 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate
 import include
 import train
 from config.run_folder import RunFolder
 from tests.training.runs import experiment
+from training.evaluation import VIEWS
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +88,8 @@ def test_counts_how_often_the_test_set_was_opened(model, tiny_data, capsys):
         assert run(model, tiny_data) == 0
     assert run(model, tiny_data, "--tta") == 0
     assert "opened 3 times" in capsys.readouterr().out
-    assert [entry["tta"] for entry in json.loads((model / "test_set_openings.json").read_text())] == [
-        False,
-        False,
-        True,
-    ]
+    openings = json.loads((model / "test_set_openings.json").read_text())
+    assert [entry["tta"] for entry in openings] == [None, None, "mirror"]
     assert (model / "metrics_test_best_weights_tta.json").is_file()
 
 
@@ -104,15 +103,28 @@ def test_an_opening_is_counted_before_a_number_can_be_seen(model, tiny_data, mon
     assert not list(model.glob("metrics_test*"))
 
 
-def test_tta_differs_and_mirrored_images_score_the_same(model, tiny_data):
+@pytest.mark.parametrize(("views", "name"), [(["mirror"], "tta"), (["shift"], "tta_shift")])
+def test_tta_averages_probabilities(model, tiny_data, views, name):
     assert run(model, tiny_data) == 0
-    assert run(model, tiny_data, "--tta") == 0
+    assert run(model, tiny_data, "--tta", *views) == 0
     with (
         np.load(model / "report/test_best/predictions.npz") as one,
-        np.load(model / "report/test_best_tta/predictions.npz") as two,
+        np.load(model / f"report/test_best_{name}/predictions.npz") as two,
     ):
         assert not np.allclose(one["logits"], two["logits"])
         assert np.allclose(np.exp(two["logits"]).sum(1), 1, atol=1e-5)
+
+
+def test_views_are_mirrored_and_shifted():
+    images = torch.arange(2 * 32 * 64.0).view(1, 2, 32, 64)
+    assert VIEWS[None] == ()
+    mirror, down, up, mirror_down, mirror_up = VIEWS["shift"]
+    assert torch.equal(mirror(images), images.flip(-1))
+    assert torch.equal(down(images)[..., 1:, 2:], images[..., :-1, :-2])
+    assert torch.equal(down(images)[..., 0, 2:], images[..., 1, :-2])  # reflected at the edge
+    assert torch.equal(up(images)[..., :-1, :-2], images[..., 1:, 2:])
+    assert torch.equal(mirror_down(images), down(images.flip(-1)))
+    assert torch.equal(mirror_up(images), up(images.flip(-1)))
 
 
 def test_other_classes_are_refused(model, tiny_data, tmp_path, capsys):

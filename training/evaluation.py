@@ -5,10 +5,13 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.data_loader import Loader
 from training.processes import ALONE, Processes
@@ -80,3 +83,27 @@ def _mean_view(logits: list[Tensor], multi_label: bool) -> Tensor:
 def mirrored(images: Tensor) -> Tensor:
     """The images (B, C, H, W) seen in a mirror."""
     return images.flip(-1)
+
+
+def shifted(images: Tensor, direction: int) -> Tensor:
+    """The images (B, C, H, W) moved to the lower right (1) or upper left (-1) by a 32nd of their sides.
+
+    By at least 1 pixel; what comes in at the edges is their reflection. As in KellerJordan/cifar10-airbench.
+    """
+    height, width = images.shape[-2:]
+    down, right = (max(1, round(side / 32)) for side in (height, width))
+    padded = functional.pad(images, (right, right, down, down), mode="reflect")
+    top, left = ((0, 0), (2 * down, 2 * right))[direction < 0]
+    return padded[..., top : top + height, left : left + width]
+
+
+def _mirrored_and_shifted(images: Tensor, direction: int) -> Tensor:
+    return shifted(mirrored(images), direction)
+
+
+# What --tta adds to the images as they are.
+VIEWS: Final[dict[str | None, tuple[Callable[[Tensor], Tensor], ...]]] = {
+    None: (),
+    "mirror": (mirrored,),
+    "shift": (mirrored, *(partial(view, direction=d) for view in (shifted, _mirrored_and_shifted) for d in (1, -1))),
+}

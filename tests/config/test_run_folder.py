@@ -59,10 +59,10 @@ def test_file_names() -> None:
     assert run_folder.weights_name("best") == "weights_best.safetensors"
     assert run_folder.metrics_name("valid", "last") == "metrics_val_last_weights.json"
     assert run_folder.metrics_name("test", "averaged") == "metrics_test_averaged_weights.json"
-    assert run_folder.metrics_name("test", "best", tta=True) == "metrics_test_best_weights_tta.json"
-    assert run_folder.metrics_name("test", "last", True, True) == "metrics_test_last_weights_tta_calibrated.json"
+    assert run_folder.metrics_name("test", "best", tta="mirror") == "metrics_test_best_weights_tta.json"
+    assert run_folder.metrics_name("test", "last", "mirror", True) == "metrics_test_last_weights_tta_calibrated.json"
     assert run_folder.calibration_name("best") == "calibration_best.json"
-    assert run_folder.calibration_name("last", tta=True) == "calibration_last_tta.json"
+    assert run_folder.calibration_name("last", tta="shift") == "calibration_last_tta_shift.json"
 
 
 # --- artefacts -------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def made_up(path: Path, classes: int, images: int, channels: int = 3, several: b
     )
     return Subject(
         folder=folder,
-        question=Question("best", "test", False),
+        question=Question("best", "test", None),
         params=params,
         environment=_environment(scanned.classes, data, several),
         history={"epochs": [_row(1, 2.0), _row(2, 1.5)], "steps": []},
