@@ -155,6 +155,7 @@ class Params(Part):
     cuda: Flag = Field(default=True, description="1: use a GPU where there is one")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="number format of the net")
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(default="auto", description="image layout")
+    compile: Flag = Field(default=False, description="1: let torch compile the net; it pays back in long runs only")
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads; 0: one for each core that is idle when it starts"
     )
@@ -220,6 +221,15 @@ class Params(Part):
     def _monitor_measured(cls, value: EarlyStopping | None, info: ValidationInfo) -> EarlyStopping | None:
         if value and (problem := _unmeasured(value.monitor_metric, info)):
             raise ValueError(f"its monitor_metric must be {problem}")
+        return value
+
+    @field_validator("compile")
+    @classmethod
+    def _not_looked_into(cls, value: bool, info: ValidationInfo) -> bool:
+        monitor = info.data.get("monitor")
+        watched = Monitor().what if monitor is True else monitor.what if monitor else []
+        if value and {"activations", "histograms"} & {*watched}:
+            raise ValueError('it must be 0, or monitor {"what": ["updates"]}, as a compiled net cannot be looked into')
         return value
 
     @field_validator("search")

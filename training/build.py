@@ -21,6 +21,7 @@ from model.net import build_net
 from model.optim import group_rates, make_optimizer
 from model.schedule import make_schedule
 from training.averaging import EMA, LastEpochs
+from training.compiled import compile_net
 from training.early_stopping import make_early_stopping
 from training.loop import Parts
 from training.machine import Machine
@@ -64,6 +65,8 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine,
     built = build_net(params, num_classes, folder.path)
     groups = _groups(built.net, params, num_classes)
     net = processes.prepare(machine.take(built.net))
+    if params.compile:
+        compile_net(net)
     rates = group_rates(params.learning_rate, len(groups))
     optimizer = make_optimizer(params.optimizer, params.optimizer_arguments, net, groups, rates, params.wd)
     types = ("train", "valid")

@@ -79,7 +79,7 @@ def find(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
         machine = choose_machine(params, None, exact=False, processes=processes.count)
         with processes.in_turn():
             data, _ = open_data(data_dir, params)
-        built = build(params.model_copy(update={"monitor": False}), folder, data, machine, processes)
+        built = build(params.model_copy(update={"monitor": False, "compile": False}), folder, data, machine, processes)
         rates, losses = sweep(built.parts)
         found = suggest(rates, losses)
         report = describe(built, rates, losses, found)

@@ -144,6 +144,12 @@ def _stopping_agrees(value: Any, given: Node) -> bool:
     return _named(monitor, given) and not (monitor == "loss" and minimize is not None and not minimize)
 
 
+def _compile_agrees(value: Any, given: Node) -> bool:
+    monitor = given.get("monitor", 0)
+    watched = monitor.get("what", ["histograms"]) if isinstance(monitor, dict) else ["histograms"] * bool(monitor)
+    return not value or not {"activations", "histograms"} & set(watched)
+
+
 def _distinct(value: Any, _: Node) -> bool:
     return len(set(value)) == len(value)
 
@@ -166,6 +172,7 @@ RULES: dict[str, Callable[[Any, Node], Any]] = {
     "trackers": _distinct,
     "best_metric": _named,
     "early_stopping": _stopping_agrees,
+    "compile": _compile_agrees,
     "search": _search_agrees,
     "hyper_search": _searched_agree,
 }

@@ -63,6 +63,7 @@ EDGES: list[tuple[str, Any, Any]] = [
     ("average_epochs", 1, 0),
     ("save_summary_steps", 1, 0),
     ("checkpoint_minutes", 0, -1e-9),
+    ("compile", 1, 2),
     ("threads", 0, -1),
     ("threads", 1024, 1025),
     ("seed", 0, -1),
