@@ -1,0 +1,1 @@
+../../cifar10_fast/net.py
