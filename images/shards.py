@@ -134,17 +134,20 @@ class Shards(Walk):
         return sorted(members.get(start.removeprefix(f"{self.split}/"), ()))
 
     def _look_into(self, tar: str) -> None:
-        path = os.fspath(self.root / tar)
-        about = Path(path).stat()
-        for name in _index(path, about.st_size, about.st_mtime_ns, about.st_ino):
-            if any(is_hidden(part) for part in name.split("/")):
-                self._ignored["hidden files and folders"] += 1
-            elif name.lower().endswith(include.IMAGE_SUFFIXES):
-                self._images.append(f"{tar}/{name}")
-            elif name.endswith(CLASS) and (member := locate(f"{path}/{name}")):
-                self._labels[_key(f"{tar}/{name}")] = member.read().decode("utf-8", "surrogateescape").strip()
-            else:
-                self._ignored["files that are not images by their name"] += 1
+        about = (self.root / tar).stat()
+        places = _index(os.fspath(self.root / tar), about.st_size, about.st_mtime_ns, about.st_ino)
+        with (self.root / tar).open("rb") as file:
+            for name, (offset, size) in places.items():
+                if any(is_hidden(part) for part in name.split("/")):
+                    self._ignored["hidden files and folders"] += 1
+                elif name.lower().endswith(include.IMAGE_SUFFIXES):
+                    self._images.append(f"{tar}/{name}")
+                elif name.endswith(CLASS):
+                    file.seek(offset)
+                    text = file.read(min(size, 2 * LONGEST))
+                    self._labels[_key(f"{tar}/{name}")] = text.decode("utf-8", "surrogateescape").strip()
+                else:
+                    self._ignored["files that are not images by their name"] += 1
 
     def _class_of(self, path: str) -> str | None:
         """The class of an image; None after noting as a problem that it has none."""
