@@ -25,10 +25,10 @@ STEPS = 5
 CLASSES = 10
 
 
-def seconds_per_image(params: Params) -> float:
-    """Of one training step with the batch size of params."""
+def seconds_per_image(params: Params, folder: Path) -> float:
+    """Of one training step with the batch size of params; a net.py is the folder's."""
     machine = choose_machine(params, None, exact=False)
-    net = machine.take(build_net(params, CLASSES).net)
+    net = machine.take(build_net(params, CLASSES, folder).net)
     images = torch.randn(params.batch_size, params.channels, params.im_sz, params.im_sz, device=machine.device)
     step = training_step(machine, net, images)
     return min(step() for _ in range(STEPS))
@@ -45,7 +45,7 @@ def main() -> int:
     lines, total = [], 0.0
     for trial in plan.trials[: len(plan.trials) // plan.settings.seeds]:
         params = Params.model_validate(trial.params | {"pretrain": 0, "cuda": 0, "threads": 1})
-        each = seconds_per_image(params)
+        each = seconds_per_image(params, options.parent_dir)
         hours = each * options.images * params.num_epochs * plan.settings.seeds / 3600
         total += hours
         lines.append([params.arch, params.im_sz, params.batch_size, f"{1000 * each:.2f}", f"{hours:.1f}"])
