@@ -9,12 +9,11 @@ import argparse
 from pathlib import Path
 
 import include
-from config.run_folder import LOG, REPORT_PAGE, WEIGHTS, RunFolder
+from config.run_folder import LOG, REPORT_PAGE, TTA, WEIGHTS, RunFolder
 from utils import UserError, log, logging_to, reports_errors
 
 LIMITS = {"top_k": (1, 100), "robustness": (0, 100_000)}
 OF_THE_REPORT = {"top_k": 24, "slices": None, "attribution": "auto", "robustness": 500, "against": None}
-VIEWS = ("mirror", "shift")
 ATTRIBUTION = ("auto", "grad_cam", "eigen_cam", "occlusion", "off")
 
 
@@ -26,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", choices=WEIGHTS, default="best", help="which of its weights (default: best)")
     parser.add_argument("--split", choices=include.SPLITS[1:], default="test", help="default: test")
     views = "average over each image and its mirror image; over both shifted to either side too"
-    parser.add_argument("--tta", nargs="?", choices=VIEWS, const="mirror", help=views)
+    parser.add_argument("--tta", nargs="?", choices=[*filter(None, TTA)], const="mirror", help=views)
     sure = parser.add_argument_group("confidence, fitted on the valid split")
     sure.add_argument("--calibrate", action="store_true", help="divide the logits by the temperature that suits valid")
     sure.add_argument("--accuracy_target", type=float, metavar="X", help="and find the confidence for accuracy X")

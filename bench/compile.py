@@ -17,9 +17,7 @@ from collections.abc import Callable
 import torch
 from tabulate import tabulate
 
-from bench.precision import PIXELS, machine, training_step
-from config.schema import Params
-from model.net import build_net
+from bench.precision import machine, net_and_images, training_step
 from training.compiled import compile_net
 from training.machine import has_bf16_instructions
 
@@ -28,10 +26,9 @@ NETS = ("conv@32", "resnet18@64", "mobilenet_v2@64")
 
 def step_of(arch: str, side: int, compiled: bool) -> tuple[Callable[[], float], float]:
     """A function that trains for a step and returns the seconds for an image; and the seconds of its first step."""
-    params = Params.model_validate({"arch": arch, "im_sz": side, "pretrain": 0, "batch_size": 2, "learning_rate": 1e-5})
     here = machine("bf16" if has_bf16_instructions() else "fp32", "channels_last")
-    images = torch.randn(max(8, min(128, PIXELS // side**2)), 3, side, side)
-    net = here.take(build_net(params, 10).net)
+    net, images = net_and_images(arch, side)
+    net = here.take(net)
     if compiled:
         compile_net(net)
     step = training_step(here, net, images.contiguous(memory_format=torch.channels_last))
@@ -57,15 +54,8 @@ def main() -> int:
         pays = f"{(first_compiled - first) / (before - after):,.0f}" if after < before else ""
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         rows.append([arch, side, f"{1000 * before:.2f}", spread, f"{first:.1f}", f"{first_compiled:.1f}", pays])
-    header = [
-        "arch",
-        "im_sz",
-        "ms an image",
-        "compiled, times that",
-        "first step, s",
-        "compiled, s",
-        "images to pay back",
-    ]
+    times = ("ms an image", "compiled, times that", "first step, s", "compiled, s", "images to pay back")
+    header = ["arch", "im_sz", *times]
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True))  # noqa: T201
     return 0
 

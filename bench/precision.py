@@ -60,14 +60,19 @@ def training_step(machine: Machine, net: nn.Module, images: torch.Tensor) -> Cal
     return step
 
 
+def net_and_images(arch: str, side: int) -> tuple[nn.Module, torch.Tensor]:
+    """A net with random weights, and a batch for it."""
+    params = Params.model_validate({"arch": arch, "im_sz": side, "pretrain": 0, "batch_size": 2, "learning_rate": 1e-5})
+    return build_net(params, 10).net, torch.randn(max(8, min(128, PIXELS // side**2)), 3, side, side)
+
+
 def step_of(arch: str, side: int, way: str) -> Callable[[], float]:
     """`training_step` of a net, warmed up."""
-    params = Params.model_validate({"arch": arch, "im_sz": side, "pretrain": 0, "batch_size": 2, "learning_rate": 1e-5})
     here, take = WAYS[way]
-    images = torch.randn(max(8, min(128, PIXELS // side**2)), 3, side, side)
+    net, images = net_and_images(arch, side)
     if here.memory_format == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
-    step = training_step(here, take(build_net(params, 10).net), images)
+    step = training_step(here, take(net), images)
     step()
     return step
 

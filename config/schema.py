@@ -155,7 +155,7 @@ class Params(Part):
     cuda: Flag = Field(default=True, description="1: use a GPU where there is one")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="number format of the net")
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(default="auto", description="image layout")
-    compile: Flag = Field(default=False, description="1: let torch compile the net; it pays back in long runs only")
+    compile: Flag = Field(default=False, description="1: let torch compile the net, which seldom pays back on a CPU")
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads; 0: one for each core that is idle when it starts"
     )

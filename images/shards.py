@@ -113,15 +113,9 @@ class Shards(Walk):
                 self._look_into(path)
             elif entry.name != LABELS:
                 self._ignored["files that are no tar"] += 1
-        self._members: defaultdict[str, list[str]] | None = None
 
     def classes(self) -> list[str]:
         """Names of the classes: in the order of their numbers where they are numbers, else sorted."""
-        if self._members is None:
-            self._members = defaultdict(list)
-            for path in self._images:
-                if name := self._class_of(path):
-                    self._members[name].append(path)
         names = sorted(self._members)
         return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
@@ -129,9 +123,16 @@ class Shards(Walk):
         """The images of the split or, where the start is <split>/<class>, of a class, sorted."""
         if start == self.split:
             return sorted(self._images)
-        self.classes()
-        members: dict[str, list[str]] = self._members or {}
-        return sorted(members.get(start.removeprefix(f"{self.split}/"), ()))
+        return sorted(self._members.get(start.removeprefix(f"{self.split}/"), ()))
+
+    @functools.cached_property
+    def _members(self) -> dict[str, list[str]]:
+        """The images of each class; those without one go to the problems, once."""
+        found = defaultdict(list)
+        for path in self._images:
+            if name := self._class_of(path):
+                found[name].append(path)
+        return found
 
     def _look_into(self, tar: str) -> None:
         about = (self.root / tar).stat()

@@ -11,7 +11,7 @@ import torch
 import evaluate
 import include
 import train
-from config.run_folder import RunFolder
+from config.run_folder import TTA, RunFolder
 from tests.training.runs import experiment
 from training.evaluation import VIEWS
 
@@ -117,6 +117,7 @@ def test_tta_averages_probabilities(model, tiny_data, views, name):
 
 def test_views_are_mirrored_and_shifted():
     images = torch.arange(2 * 32 * 64.0).view(1, 2, 32, 64)
+    assert VIEWS.keys() == TTA.keys()
     assert VIEWS[None] == ()
     mirror, down, up, mirror_down, mirror_up = VIEWS["shift"]
     assert torch.equal(mirror(images), images.flip(-1))
