@@ -31,6 +31,14 @@ INSTALL = "pip install --group peers"
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peers", nargs="+", default=[name for name in LOOPS if name != OURS], choices=list(LOOPS))
+    return parser.parse_args(argv)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is trained, and how it is measured."""
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--im_sz", type=int, default=224)
     parser.add_argument("--arch", default="resnet18", help="a net of torchvision")
@@ -39,14 +47,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--valid", type=int, default=160, help="images to validate on")
     parser.add_argument("--epochs", type=int, default=2, help="the first is not counted")
     parser.add_argument("--workers", type=int, default=2, help="that decode images")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--peers", nargs="+", default=[name for name in LOOPS if name != OURS], choices=list(LOOPS))
     parser.add_argument("--load", type=float, default=0.5, help="cores that others may keep busy")
     parser.add_argument("--tries", type=int, default=3, help="measurements, when others do")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the peers")
     parser.add_argument("--json", type=Path, help="a file to which the lines are added")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "peers", help="where images and runs are kept")
-    return parser.parse_args(argv)
 
 
 def installed(python: str, names: list[str]) -> list[str]:
@@ -68,15 +73,26 @@ def job_of(options: argparse.Namespace) -> Job:
         data_dir=str(data), scratch=str(options.out.resolve() / "run"), arch=options.arch,
         classes=len(list(data.glob("train/*"))), im_sz=options.im_sz,
         batch_size=options.batch_size or (32 if options.im_sz >= 128 else 64),
-        images=len(list(data.glob("train/*/*"))), epochs=options.epochs, workers=options.workers, tuned=False,
+        images=len(list(data.glob("train/*/*"))), epochs=options.epochs, workers=options.workers,
     )  # fmt: skip
 
 
 def settings_of(job: Job) -> dict[str, Any]:
     """What must be the same for measurements to stand in one table."""
-    settings = dataclasses.asdict(job)
-    del settings["scratch"], settings["tuned"]
-    return settings | {"data_dir": Path(job.data_dir).name}
+    about = dataclasses.asdict(job)
+    about |= {name: Path(about[name]).name for name in ("data_dir", "weights", "experiment")}
+    for name in ("scratch", "tuned", "seed", "peak"):
+        del about[name]
+    return about
+
+
+def measured(name: str, job: Job, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A measurement; void ones before it, as often as it was tried."""
+    for _ in range(options.tries):
+        found = measure(name, job, options.python)
+        yield found | {"seed": job.seed, "peak": job.peak, "void": void(found["others"], options.load)}
+        if not void(found["others"], options.load):
+            break
 
 
 def rounds(options: argparse.Namespace, job: Job, before: int) -> Iterator[dict[str, Any]]:
@@ -85,29 +101,41 @@ def rounds(options: argparse.Namespace, job: Job, before: int) -> Iterator[dict[
     for number in range(before, before + options.pairs):
         started = datetime.now(UTC).isoformat(timespec="seconds")
         for place, name in enumerate(sequence(names, backwards=number % 2 == 1)):
-            for _ in range(options.tries):
-                found = measure(name, job, options.python)
-                about = {"round": started, "place": place, "void": void(found["others"], options.load)}
-                yield found | about
-                if not about["void"]:
-                    break
+            for found in measured(name, dataclasses.replace(job, seed=number), options):
+                yield found | {"round": started, "place": place}
+
+
+class Lines(list[dict[str, Any]]):
+    """Measurements of the same settings, those of earlier sittings first.
+
+    Args:
+        path: the file where they are kept, and others; None: nowhere.
+        settings: theirs.
+    """
+
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        kept = path.read_text().splitlines() if path and path.is_file() else []
+        super().__init__(line for line in map(json.loads, kept) if line["settings"] == settings)
+        self._path, self._settings = path, settings
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Keeps and prints one more."""
+        self.append(line | {"settings": self._settings})
+        text = json.dumps(self[-1])
+        print(text, flush=True)  # noqa: T201
+        if self._path:
+            with self._path.open("a") as file:
+                file.write(text + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measures and prints the lines and the table."""
     options = parse(argv)
     job = job_of(options)
-    settings = settings_of(job)
-    kept = options.json.read_text().splitlines() if options.json and options.json.is_file() else []
-    lines = [line for line in map(json.loads, kept) if line["settings"] == settings]
+    lines = Lines(options.json, settings_of(job))
     try:
         for line in rounds(options, job, before=len({line["round"] for line in lines})):
-            lines.append(line | {"settings": settings})
-            text = json.dumps(lines[-1])
-            print(text, flush=True)  # noqa: T201
-            if options.json:
-                with options.json.open("a") as file:
-                    file.write(text + "\n")
+            lines.add(line)
     except FailedError as error:
         sys.stderr.write(f"{error}\n")
         return 1

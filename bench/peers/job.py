@@ -29,6 +29,11 @@ class Job:
         epochs: the first of which is not counted.
         workers: that decode images.
         tuned: whether a peer's switches for speed are on.
+        seed: of the run.
+        peak: the highest learning rate of one cycle with AdamW; 0: SGD at one rate.
+        weights: a file of pretrained weights of the net with 1,000 classes; "": random ones.
+        experiment: a folder whose params.json (and net.py) Dossier trains; "": the same training as the others.
+        params: what differs from that params.json, as JSON.
     """
 
     data_dir: str
@@ -40,7 +45,12 @@ class Job:
     images: int
     epochs: int
     workers: int
-    tuned: bool
+    tuned: bool = False
+    seed: int = 0
+    peak: float = 0.0
+    weights: str = ""
+    experiment: str = ""
+    params: str = "{}"
 
 
 class Clock:
@@ -48,10 +58,12 @@ class Clock:
 
     Attributes:
         first_step: when the first training step had been taken, in seconds of time.monotonic().
+        accuracy: on the validation images, after the last epoch so far.
     """
 
     def __init__(self) -> None:
         self.first_step: float | None = None
+        self.accuracy: float | None = None
         self._phases: dict[str, list[tuple[int, float, float]]] = {"train": [], "valid": []}
         self._phase, self._images, self._start, self._start_cpu = "", 0, 0.0, 0.0
 
@@ -68,9 +80,10 @@ class Clock:
             synchronise()
             self.first_step = time.monotonic()
 
-    def end(self) -> None:
-        """The phase ends."""
+    def end(self, accuracy: float | None = None) -> None:
+        """The phase ends; a validation with its accuracy."""
         synchronise()
+        self.accuracy = accuracy
         seconds, cpu = time.monotonic() - self._start, cpu_seconds() - self._start_cpu
         self._phases[self._phase].append((self._images, seconds, cpu))
         self._phase = ""
@@ -84,6 +97,7 @@ class Clock:
             "cpu_ms_per_image": round(1000 * cpu / images, 2),
             "valid_images_per_second": round(valid_images / valid_seconds, 2),
             "images": images,
+            "accuracy": None if self.accuracy is None else round(self.accuracy, 4),
         }
 
 

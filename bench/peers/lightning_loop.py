@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bench.peers.job import Clock, Job
-from bench.peers.torchvision_loop import loaders, new_net, new_optimizer
+from bench.peers.torchvision_loop import loaders, new_net, new_optimizer, new_schedule
 
 
 class Classifier(LightningModule):  # type: ignore[misc]  # lightning may not be installed
@@ -34,9 +34,11 @@ class Classifier(LightningModule):  # type: ignore[misc]  # lightning may not be
         """Accuracy."""
         self.log("accuracy", (self(batch[0]).argmax(1) == batch[1]).float().mean())
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD."""
-        return new_optimizer(self.job, self)
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer, and the schedule of its steps."""
+        optimizer = new_optimizer(self.job, self)
+        schedule = new_schedule(self.job, optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Clocked(Callback):  # type: ignore[misc]
@@ -65,11 +67,12 @@ class Clocked(Callback):  # type: ignore[misc]
     def on_validation_end(self, trainer: Trainer, _: Any) -> None:
         """The epoch has ended."""
         if not trainer.sanity_checking:
-            self.clock.end()
+            self.clock.end(float(trainer.callback_metrics["accuracy"]))
 
 
 def run(job: Job, clock: Clock) -> None:
     """Trains and validates; tuned: precision "bf16-mixed", channels_last, fused SGD, workers that stay."""
+    seed_everything(job.seed, verbose=False)
     trainer = Trainer(
         max_epochs=job.epochs, precision="bf16-mixed" if job.tuned else None, devices=1, callbacks=[Clocked(clock)],
         default_root_dir=job.scratch, enable_progress_bar=False, enable_model_summary=False,

@@ -32,8 +32,9 @@ def measure(name: str, job: Job, python: str) -> dict[str, Any]:
         python: the interpreter of the peers.
 
     Returns:
-        What its clock saw; seconds from the start of the process to its first step; the most memory it held with the
-        processes it started; the load before and after, and how many cores other programs kept busy on average.
+        What its clock saw; seconds from the start of the process to its first step and to its end; the most memory it
+        held with the processes it started; the load before and after, and how many cores other programs kept busy on
+        average.
 
     Raises:
         FailedError: it did.
@@ -64,7 +65,12 @@ def measure(name: str, job: Job, python: str) -> dict[str, Any]:
         own = (cpu_seconds() - cpu) / seconds
         others = round(max(0.0, busy_cores(cores, after, os.sched_getaffinity(0)) - own), 2)
     first = round(found.pop("first_step") - started, 2)
-    watched = {"first_step_s": first, "peak_mb": peak, "load": [round(load, 2), round(os.getloadavg()[0], 2)]}
+    watched = {
+        "first_step_s": first,
+        "seconds": round(seconds, 2),
+        "peak_mb": peak,
+        "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+    }
     return {"what": name} | found | watched | {"others": others}
 
 

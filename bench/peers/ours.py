@@ -26,8 +26,12 @@ def dossier(job: Job, clock: Clock) -> None:
     from config.load import load_params
 
     folder = Path(job.scratch) / "experiment"
-    folder.mkdir(parents=True)
-    (folder / "params.json").write_text(json.dumps(params_of(job)))
+    params = params_of(job)
+    if job.experiment:
+        params = json.loads((Path(job.experiment) / "params.json").read_text()) | json.loads(job.params)
+        shutil.copytree(job.experiment, folder, ignore=lambda at, names: set(names) - {"net.py"})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.json").write_text(json.dumps(params | {"seed": job.seed, "pretrain": job.weights or 0}))
     shutil.rmtree(Path(job.data_dir) / ".cache", ignore_errors=True)
 
     def clocked_load(*given: Any) -> Any:  # by now train.py has imported what trains, in its own order
@@ -38,6 +42,7 @@ def dossier(job: Job, clock: Clock) -> None:
         code = train.main(["--data_dir", job.data_dir, "--model_dir", str(folder)])
     if code:
         raise SystemExit(code)
+    clock.accuracy = json.loads((folder / "history.json").read_text())["epochs"][-1]["valid"]["accuracy"]
 
 
 def tell(clock: Clock) -> None:

@@ -37,8 +37,13 @@ def pairs(lines: Sequence[Line], name: str) -> list[tuple[Line, Line]]:
 
 def ratio(paired: Sequence[tuple[Line, Line]], key: str) -> str:
     """Median of the pairs' ratios, ours to the other's, with their range."""
-    ratios = [ours[key] / other[key] for ours, other in paired]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+    return spread([ours[key] / other[key] for ours, other in paired])
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Median and range of the values that there are."""
+    known = [value for value in values if value is not None]
+    return f"{statistics.median(known):.2f} ({min(known):.2f} to {max(known):.2f})" if known else ""
 
 
 def heading(lines: Sequence[Line]) -> str:
@@ -69,8 +74,8 @@ def table(lines: Sequence[Line]) -> str:
         rows.append([
             name, median("images_per_second", 1), ratio(paired, "images_per_second"), median("cpu_ms_per_image", 1),
             median("valid_images_per_second", 0), ratio(paired, "valid_images_per_second"), median("first_step_s", 1),
-            median("peak_mb", 0), len(paired) or len(counted),
+            median("peak_mb", 0), spread([line["accuracy"] for line in counted]), len(paired) or len(counted),
         ])  # fmt: skip
     header = ["", "train images/s", "ours to it", "CPU ms an image", "valid images/s", "ours to it", "first step, s",
-              "peak MB", "n"]  # fmt: skip
+              "peak MB", "accuracy", "n"]  # fmt: skip
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)

@@ -28,26 +28,45 @@ def loaders(job: Job) -> tuple[DataLoader[Any], DataLoader[Any]]:
 
 
 def new_net(job: Job) -> nn.Module:
-    """With random weights; tuned: channels_last."""
-    layout = torch.channels_last if job.tuned else torch.contiguous_format
-    net: nn.Module = get_model(job.arch, num_classes=job.classes).to(memory_format=layout)
+    """Pretrained, with a new last layer, or from random weights; tuned: channels_last."""
+    net = pretrained_net(job) if job.weights else get_model(job.arch, num_classes=job.classes)
+    if job.weights:
+        name, last = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+        net.set_submodule(name, nn.Linear(last.in_features, job.classes))
+    return net.to(memory_format=torch.channels_last if job.tuned else torch.contiguous_format)
+
+
+def pretrained_net(job: Job) -> nn.Module:
+    """With the job's weights and their 1,000 classes."""
+    net: nn.Module = get_model(job.arch)
+    net.load_state_dict(torch.load(job.weights, weights_only=True))
     return net
 
 
 def new_optimizer(job: Job, net: nn.Module) -> torch.optim.Optimizer:
-    """SGD; tuned: fused."""
-    return torch.optim.SGD(
-        net.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=job.tuned or None
-    )
+    """SGD, or AdamW where there is a peak; tuned: fused."""
+    fused = job.tuned or None
+    if job.peak:
+        return torch.optim.AdamW(net.parameters(), job.peak, fused=fused)
+    return torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=fused)
+
+
+def new_schedule(job: Job, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """One cycle over all steps where there is a peak, else the same rate throughout."""
+    if job.peak:
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, job.peak, steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
 
 
 def run(job: Job, clock: Clock) -> None:
     """Trains and validates; tuned: bf16 autocast, channels_last, a fused optimizer, workers that stay."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if job.tuned else torch.contiguous_format
+    torch.manual_seed(job.seed)
     train, valid = loaders(job)
     net = new_net(job).to(device)
     optimizer = new_optimizer(job, net)
+    schedule = new_schedule(job, optimizer, job.epochs * len(train))
     criterion = nn.CrossEntropyLoss()
     for _ in range(job.epochs):
         net.train()
@@ -59,6 +78,7 @@ def run(job: Job, clock: Clock) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             clock.step(len(images))
         net.eval()
         clock.begin("valid")
@@ -68,4 +88,4 @@ def run(job: Job, clock: Clock) -> None:
                 logits = net(images.to(device, memory_format=layout))
                 right += int((logits.argmax(1) == labels.to(device)).sum())
                 clock.step(len(images))
-        clock.end()
+        clock.end(right / len(valid.dataset))  # type: ignore[arg-type]
