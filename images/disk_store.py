@@ -35,7 +35,7 @@ from images.stream import Indices, Source
 from images.view import Pixels
 from utils import log, to_json
 
-LAYOUT: Final = 1  # of pixels.bin
+LAYOUT: Final = 2  # of pixels.bin, and how images are decoded for it
 BLOCK: Final = 2**24  # bytes hashed at a time
 PIXELS: Final = "pixels.bin"
 INDEX: Final = "store.json"

@@ -80,7 +80,13 @@ def read_header(path: Path, max_megapixels: float = 50) -> Header:
         return Header(width, height, image.mode, image.format or "", orientation)
 
 
-def read_image(path: Path, channels: int = 3, background: Sequence[int] = WHITE, max_megapixels: float = 50) -> Pixels:
+def read_image(
+    path: Path,
+    channels: int = 3,
+    background: Sequence[int] = WHITE,
+    max_megapixels: float = 50,
+    enough: Sequence[int] | None = None,
+) -> Pixels:
     """Decodes a file.
 
     EXIF orientation is applied; 16-bit values are scaled, not clipped; palettes, CMYK and YCbCr become RGB; what is
@@ -91,6 +97,8 @@ def read_image(path: Path, channels: int = 3, background: Sequence[int] = WHITE,
         channels: 3 for RGB, 1 for luminance (ITU-R 601).
         background: red, green, blue in 0 … 255 under transparent pixels.
         max_megapixels: larger images are refused by their header.
+        enough: height and width: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is several times as fast,
+            where it is no smaller than this then.
 
     Returns:
         uint8 (H, W, channels).
@@ -100,6 +108,9 @@ def read_image(path: Path, channels: int = 3, background: Sequence[int] = WHITE,
     """
     mode = "RGB" if channels == 3 else "L"
     with _opened(path, max_megapixels) as image:
+        if enough is not None:
+            height, width = enough[::-1] if _orientation(image) in TURNED else enough
+            image.draft(None, (width, height))
         image.load()
         turn = UPRIGHT.get(_orientation(image))
         if image.mode in DEEP or image.mode == "I":

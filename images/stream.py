@@ -27,6 +27,7 @@ from utils import TrainingFault, UserError
 Indices = NDArray[np.int64]
 Dropped = tuple[tuple[str, str], ...]  # path and reason of each image left out
 
+ROUNDING: Final = 2  # pixels, by which the proportions of an image decoded smaller may miss its true size
 _DYING: Final = 2.0  # seconds within which a worker whose connection broke has ended
 
 
@@ -92,7 +93,7 @@ class Source:
             self.sizes[index] = self.view.size(*self.split.sizes[index].tolist())
 
     def image(self, index: int) -> Pixels:
-        """Decodes one image.
+        """Decodes one image; for training at a fraction of its size, where that is enough.
 
         Returns:
             (H, W, C) uint8 as it is kept.
@@ -100,12 +101,13 @@ class Source:
         Raises:
             ImageError: naming the file.
         """
-        path = self.root / self.split.paths[index]
-        image = read_image(path, self.view.channels, self.view.background, self.max_megapixels)
-        image = self.view.apply(image)
-        if image.shape[:2] != tuple(self.sizes[index]):
+        path, kept = self.root / self.split.paths[index], self.sizes[index]
+        enough = (2 * kept).tolist() if self.view.training else None  # evaluation sees every pixel of the file
+        image = read_image(path, self.view.channels, self.view.background, self.max_megapixels, enough)
+        reduced = enough is not None and bool(np.all(np.greater_equal(image.shape[:2], enough)))  # or might be
+        if np.abs(np.subtract(self.view.size(*image.shape[:2]), kept)).max() > (ROUNDING if reduced else 0):
             raise ImageError(path, "its size is not what its header says")
-        return image
+        return self.view.apply(image, kept.tolist() if reduced else None)
 
     def __getitem__(self, indices: Indices) -> tuple[Tensor, Tensor] | UserError:
         """What a worker sends back for one batch: `stack` of its images, or what a person must know.

@@ -1,5 +1,6 @@
 """What of an image is kept after decoding: the evaluation image itself, or what training takes its crops from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,17 +74,19 @@ class View:
         """The (height, width) that `apply` makes of an image of this size."""
         return self._resized(*self._strip(height, width)) if self.training else (self.im_sz, self.im_sz)
 
-    def apply(self, image: Pixels) -> Pixels:
+    def apply(self, image: Pixels, size: Sequence[int] | None = None) -> Pixels:
         """The part and size of an image that is kept.
 
         Args:
             image: (H, W, C) uint8, upright.
+            size: what `size` says of the whole image, where this one is smaller; with training on.
 
         Returns:
             uint8, (*size(H, W), C), contiguous.
         """
         image = _centre(image, *self._strip(*image.shape[:2]))
-        image = resize(np.require(image, requirements=["C", "W"]), *self._resized(*image.shape[:2]))
+        height, width = size or self._resized(*image.shape[:2])
+        image = resize(np.require(image, requirements=["C", "W"]), height, width)
         if self.training or self.resize == "squash":
             return image
         if self.resize == "crop":

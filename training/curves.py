@@ -1,8 +1,10 @@
-"""Learning curves: a PNG refreshed every epoch, and a live figure where somebody can see it."""
+"""Learning curves: a PNG refreshed while training, and a live figure where somebody can see it."""
 
 import io
+import math
 import os
 import sys
+import time
 import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHARE = 0.02  # of the time that may go into a picture while a training runs
 TRAIN, VALID, RATE = "#4878a8", "#d1603d", "#7a7a7a"  # told apart by the colour-blind and in grey
+
+
+class Sparing:
+    """Says when a picture is due. As a context it times the drawing; the first, with its imports, does not count."""
+
+    def __init__(self) -> None:
+        self._took = self._started = 0.0
+        self._ended = -math.inf
+
+    def due(self) -> bool:
+        """Whether drawing it anew takes no more than SHARE of the time."""
+        return SHARE * (time.monotonic() - self._ended) >= self._took
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        first, self._ended = math.isinf(self._ended), time.monotonic()
+        self._took = 0.0 if first else self._ended - self._started
 
 
 def plot_history(history: dict[str, Any], title: str) -> bytes:

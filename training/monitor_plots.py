@@ -1,7 +1,5 @@
 """The pictures of a watched training: curves of each layer group and layer, and histograms of all layers over time."""
 
-import math
-import time
 from typing import Any, Final
 
 import numpy as np
@@ -10,11 +8,10 @@ from numpy.typing import NDArray
 from config import run_folder
 from config.run_folder import RunFolder
 from training.checkpoint import Progress, npz_bytes
-from training.curves import RATE, VALID, png_bytes
+from training.curves import RATE, VALID, Sparing, png_bytes
 from training.monitor import DECADES, KINDS, STILL, WILD, Monitor
 from utils import printable
 
-SHARE: Final = 0.02  # of the time that may go into pictures while a training runs
 COLOURS: Final = "viridis"  # from the first to the last of groups and layers
 STRIP: Final = (14, 30)  # points of height that a layer's histogram gets, among many layers and among few
 LONGEST_NAME: Final = 34  # letters
@@ -32,27 +29,25 @@ class Pictures:
 
     def __init__(self, monitor: Monitor, folder: RunFolder) -> None:
         self._monitor, self._folder = monitor, folder
-        self._drawn, self._took = -math.inf, 0.0
+        self._sparing = Sparing()
 
     def follow(self, state: Progress) -> None:
-        """After an epoch: writes the numbers, and draws them where that takes no more than SHARE of the time."""
+        """After an epoch: writes the numbers, and draws them where that is due."""
         if not self._monitor.rows:
             return
         self._folder.write(run_folder.MONITOR, npz_bytes(**self._monitor.arrays()))
-        if SHARE * (time.monotonic() - self._drawn) >= self._took:
+        if self._sparing.due():
             self.draw()
 
     def draw(self) -> None:
         """Writes the pictures; nothing before the first look."""
         if not self._monitor.rows:
             return
-        start = time.monotonic()
-        arrays, title = self._monitor.arrays(), printable(self._folder.path.name)
-        self._folder.write(run_folder.MONITOR_FIGURE, curves(arrays, title))
-        if "histograms" in arrays:
-            self._folder.write(run_folder.HISTOGRAMS_FIGURE, histograms(arrays, title))
-        self._drawn = time.monotonic()
-        self._took = self._drawn - start
+        with self._sparing:
+            arrays, title = self._monitor.arrays(), printable(self._folder.path.name)
+            self._folder.write(run_folder.MONITOR_FIGURE, curves(arrays, title))
+            if "histograms" in arrays:
+                self._folder.write(run_folder.HISTOGRAMS_FIGURE, histograms(arrays, title))
 
 
 def curves(arrays: dict[str, Any], title: str) -> bytes:

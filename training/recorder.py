@@ -1,6 +1,7 @@
 """What a running training leaves in its folder: the checkpoint first, then everything derived from it."""
 
 import contextlib
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from images.folder import Split
 from model.metric import greater_is_better
 from training import checkpoint
 from training.checkpoint import Progress, Seen
-from training.curves import plot_history, show_history
+from training.curves import Sparing, plot_history, show_history
 from training.evaluation import Predictions
 from training.processes import Processes
 from training.signals import Signals
@@ -75,7 +76,8 @@ class Recorder:
         self.checkpoint_seconds = checkpoint_minutes * 60 or math.inf
         self.followers: list[Callable[[Progress], None]] = []
         self._saved = time.monotonic()
-        self._published: tuple[int, int] = (-1, -1)  # epoch of the history and of the best weights last written
+        self._sparing = Sparing()
+        self._drawn = self._published = 0  # epochs of the curves and of the best weights last written
 
     def save(self, state: Progress) -> None:
         """Commits where the run stands."""
@@ -126,7 +128,7 @@ class Recorder:
         )
 
     def publish(self, state: Progress) -> None:
-        """Writes every file that follows from the state and is missing, old or damaged."""
+        """Writes every file that follows from the state and is missing, old or damaged; the curves when due."""
         best_epoch = state.best["epoch"] if state.best else 0
         self.folder.write_json(run_folder.HISTORY, state.history)
         if state.best is not None:
@@ -135,16 +137,25 @@ class Recorder:
                 run_folder.metrics_name("valid", "best"),
                 run_folder.PREDICTIONS_VALID,
             )
-            if self._published[1] != best_epoch or not all(map(self.folder.intact, names)):
+            if self._published != best_epoch or not all(map(self.folder.intact, names)):
                 self.keep_weights("best", state.best["weights"], best_epoch, state.best["metrics"])
                 self.folder.write(run_folder.PREDICTIONS_VALID, self._predictions(state.best))
-        if state.history["epochs"] and self._published[0] != state.epoch:
+                self._published = best_epoch
+        if self._sparing.due():
+            self.draw(state)
+        for follow in self.followers:
+            follow(state)
+
+    def draw(self, state: Progress) -> None:
+        """Brings the learning curves up to date."""
+        if self._drawn == state.epoch:
+            return
+        with self._sparing:
             title = printable(self.folder.path.name)
             self.folder.write(run_folder.HISTORY_FIGURE, plot_history(state.history, title))
             show_history(state.history, title)
-        self._published = (state.epoch, best_epoch)
-        for follow in self.followers:
-            follow(state)
+            self._drawn = state.epoch
+            gc.collect()  # figures are full of cycles, and what they hold would add up
 
     def keep_weights(self, kind: str, weights: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
         """Writes weights_<kind>.safetensors and its metrics on the validation split."""
@@ -192,6 +203,9 @@ class Witness(Recorder):
         state.seen = Seen()
 
     def publish(self, state: Progress) -> None:
+        """Written by the first process."""
+
+    def draw(self, state: Progress) -> None:
         """Written by the first process."""
 
     def keep_weights(self, kind: str, weights: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:

@@ -47,6 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--valid", type=int, default=160, help="images to validate on")
     parser.add_argument("--epochs", type=int, default=2, help="the first is not counted")
     parser.add_argument("--workers", type=int, default=2, help="that decode images")
+    parser.add_argument("--scale", type=float, default=0.08, help="the least area of a random resized crop")
     parser.add_argument("--load", type=float, default=0.5, help="cores that others may keep busy")
     parser.add_argument("--tries", type=int, default=3, help="measurements, when others do")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the peers")
@@ -74,6 +75,7 @@ def job_of(options: argparse.Namespace) -> Job:
         classes=len(list(data.glob("train/*"))), im_sz=options.im_sz,
         batch_size=options.batch_size or (32 if options.im_sz >= 128 else 64),
         images=len(list(data.glob("train/*/*"))), epochs=options.epochs, workers=options.workers,
+        scale=options.scale,
     )  # fmt: skip
 
 
@@ -81,7 +83,7 @@ def settings_of(job: Job) -> dict[str, Any]:
     """What must be the same for measurements to stand in one table."""
     about = dataclasses.asdict(job)
     about |= {name: Path(about[name]).name for name in ("data_dir", "weights", "experiment")}
-    for name in ("scratch", "tuned", "seed", "peak"):
+    for name in ("scratch", "tuned", "seed", "peak", "known"):
         del about[name]
     return about
 

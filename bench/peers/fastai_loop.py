@@ -75,7 +75,7 @@ def run(job: Job, clock: Clock) -> None:
     """Trains and validates; tuned: bf16 autocast, channels_last, torch's fused optimizer, workers that stay."""
     set_seed(job.seed)
     data = ImageDataLoaders.from_folder(
-        job.data_dir, valid="valid", item_tfms=[RandomResizedCrop(job.im_sz), FlipItem()],
+        job.data_dir, valid="valid", item_tfms=[RandomResizedCrop(job.im_sz, job.scale), FlipItem()],
         batch_tfms=Normalize.from_stats(MEAN, STD), bs=job.batch_size, num_workers=job.workers,
         persistent_workers=job.tuned and job.workers > 0,
     )  # fmt: skip

@@ -28,12 +28,14 @@ class Job:
         images: training images.
         epochs: the first of which is not counted.
         workers: that decode images.
+        scale: the least part of an image's area that a random resized crop shows.
         tuned: whether a peer's switches for speed are on.
         seed: of the run.
         peak: the highest learning rate of one cycle with AdamW; 0: SGD at one rate.
         weights: a file of pretrained weights of the net with 1,000 classes; "": random ones.
         experiment: a folder whose params.json (and net.py) Dossier trains; "": the same training as the others.
         params: what differs from that params.json, as JSON.
+        known: whether Dossier may keep what it found out about the data folder in a training before.
     """
 
     data_dir: str
@@ -45,12 +47,14 @@ class Job:
     images: int
     epochs: int
     workers: int
+    scale: float = 0.08
     tuned: bool = False
     seed: int = 0
     peak: float = 0.0
     weights: str = ""
     experiment: str = ""
     params: str = "{}"
+    known: bool = False
 
 
 class Clock:
@@ -89,7 +93,7 @@ class Clock:
         self._phase = ""
 
     def figures(self) -> dict[str, Any]:
-        """Images per second and processor time for an image, from the second epoch on."""
+        """How long the first epoch trained; images per second and processor time of an image from the second on."""
         images, seconds, cpu = (sum(column) for column in zip(*self._phases["train"][1:], strict=True))
         valid_images, valid_seconds, _ = (sum(column) for column in zip(*self._phases["valid"][1:], strict=True))
         return {
@@ -97,6 +101,7 @@ class Clock:
             "cpu_ms_per_image": round(1000 * cpu / images, 2),
             "valid_images_per_second": round(valid_images / valid_seconds, 2),
             "images": images,
+            "first_epoch_s": round(self._phases["train"][0][1], 2),
             "accuracy": None if self.accuracy is None else round(self.accuracy, 4),
         }
 

@@ -14,6 +14,7 @@ def params_of(job: Job) -> dict[str, Any]:
     return {
         "arch": job.arch, "pretrain": 0, "im_sz": job.im_sz, "ps": 0.0,
         "normalize": {"mean": list(MEAN), "std": list(STD)},
+        "augment": [{"name": "random_resized_crop", "scale": [job.scale, 1.0]}, "horizontal_flip"],
         "batch_size": job.batch_size, "num_epochs": job.epochs, "num_workers": job.workers,
         "optimizer": "SGD", "optimizer_arguments": {"momentum": MOMENTUM}, "learning_rate": LEARNING_RATE,
         "wd": WEIGHT_DECAY,
@@ -21,7 +22,7 @@ def params_of(job: Job) -> dict[str, Any]:
 
 
 def dossier(job: Job, clock: Clock) -> None:
-    """train.py in a new experiment folder, on a data folder that it has not seen before."""
+    """train.py in a new experiment folder, on a data folder that it has not seen before unless it is known."""
     import train
     from config.load import load_params
 
@@ -32,7 +33,8 @@ def dossier(job: Job, clock: Clock) -> None:
         shutil.copytree(job.experiment, folder, ignore=lambda at, names: set(names) - {"net.py"})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.json").write_text(json.dumps(params | {"seed": job.seed, "pretrain": job.weights or 0}))
-    shutil.rmtree(Path(job.data_dir) / ".cache", ignore_errors=True)
+    if not job.known:
+        shutil.rmtree(Path(job.data_dir) / ".cache", ignore_errors=True)
 
     def clocked_load(*given: Any) -> Any:  # by now train.py has imported what trains, in its own order
         tell(clock)

@@ -67,15 +67,17 @@ def table(lines: Sequence[Line]) -> str:
             continue
 
         def median(key: str, digits: int, counted: Sequence[Line] = counted) -> str:
-            values = [line[key] for line in counted if line[key] is not None]
+            values = [line[key] for line in counted if line.get(key) is not None]
             return f"{statistics.median(values):.{digits}f}" if values else ""
 
         paired = [] if name == OURS else pairs(lines, name)
         rows.append([
-            name, median("images_per_second", 1), ratio(paired, "images_per_second"), median("cpu_ms_per_image", 1),
-            median("valid_images_per_second", 0), ratio(paired, "valid_images_per_second"), median("first_step_s", 1),
-            median("peak_mb", 0), spread([line["accuracy"] for line in counted]), len(paired) or len(counted),
+            name,
+            median("images_per_second", 1), ratio(paired, "images_per_second"),
+            median("valid_images_per_second", 0), ratio(paired, "valid_images_per_second"),
+            median("first_step_s", 1), median("first_epoch_s", 1), median("cpu_ms_per_image", 1), median("peak_mb", 0),
+            spread([line["accuracy"] for line in counted]), len(paired) or len(counted),
         ])  # fmt: skip
-    header = ["", "train images/s", "ours to it", "CPU ms an image", "valid images/s", "ours to it", "first step, s",
-              "peak MB", "accuracy", "n"]  # fmt: skip
+    header = ["", "train images/s", "ours to it", "valid images/s", "ours to it", "first step, s", "first epoch, s",
+              "CPU ms an image", "peak MB", "accuracy", "n"]  # fmt: skip
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)

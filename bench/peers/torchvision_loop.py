@@ -15,7 +15,7 @@ from bench.peers.job import LEARNING_RATE, MEAN, MOMENTUM, STD, WEIGHT_DECAY, Cl
 def loaders(job: Job) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Of train and valid; with tuned, workers live on from epoch to epoch."""
     end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    augmented = v2.Compose([v2.RandomResizedCrop(job.im_sz), v2.RandomHorizontalFlip(), *end])
+    augmented = v2.Compose([v2.RandomResizedCrop(job.im_sz, (job.scale, 1.0)), v2.RandomHorizontalFlip(), *end])
     plain = v2.Compose([v2.Resize(round(job.im_sz / 0.875)), v2.CenterCrop(job.im_sz), *end])
     how: dict[str, Any] = {
         "batch_size": job.batch_size, "num_workers": job.workers, "pin_memory": torch.cuda.is_available(),

@@ -6,9 +6,10 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from bench.peers import __main__ as peers
-from bench.peers import job, measure, table
+from bench.peers import job, measure, picture, table
 from bench.peers.loops import LOOPS, OURS, Loop
 from training.threads import STAT
 
@@ -33,8 +34,8 @@ def test_load_of_others_makes_void():
 
 def line(what, rate, place, round_="a", void=False):
     return {"what": what, "round": round_, "place": place, "void": void, "images_per_second": rate,
-            "valid_images_per_second": 3 * rate, "cpu_ms_per_image": 9.0, "first_step_s": 5.0, "peak_mb": None,
-            "accuracy": None if what == "limit" else rate / 100,
+            "valid_images_per_second": 3 * rate, "cpu_ms_per_image": 9.0, "first_step_s": 5.0,
+            "first_epoch_s": 7.0, "peak_mb": None, "accuracy": None if what == "limit" else rate / 100,
             "device": "a processor", "versions": {"torch": "2.0"},
             "settings": {"arch": "resnet18", "im_sz": 64, "batch_size": 8, "images": 80, "epochs": 2}}  # fmt: skip
 
@@ -58,14 +59,22 @@ def test_a_pair_is_of_one_round_and_of_neighbours():
 def test_the_table():
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.table(LINES).splitlines()[2:]]
     assert [row[0] for row in rows] == [OURS, "limit", "torchvision", "fastai"]
-    assert rows[0] == [OURS, "40.0", "", "9.0", "120", "", "5.0", "", "0.40 (0.30 to 0.60)", "3"]
+    assert rows[0] == [OURS, "40.0", "", "120", "", "5.0", "7.0", "9.0", "", "0.40 (0.30 to 0.60)", "3"]
     ratio = "2.50 (2.00 to 3.00)"
-    assert rows[2] == ["torchvision", "20.0", ratio, "9.0", "60", ratio, "5.0", "", "0.20 (0.09 to 0.20)", "2"]
+    assert rows[2] == ["torchvision", "20.0", ratio, "60", ratio, "5.0", "7.0", "9.0", "", "0.20 (0.09 to 0.20)", "2"]
     assert table.heading(LINES) == (
         "resnet18 at 64 pixels, batch size 8, 80 images, 2 epochs; a processor, torch 2.0; "
         "10 measurements, of which 2 are void"
     )
     assert "nothing" in table.heading([])
+
+
+def test_the_picture_shows_shares_of_the_limit_of_the_same_round(tmp_path):
+    assert picture.shares(LINES) == {OURS: [0.8, 0.6], "torchvision": [0.4], "fastai": [0.2]}
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(found) for found in LINES))
+    assert picture.main([str(tmp_path / "lines.jsonl")] * 2 + ["--out", str(tmp_path / "p.png")]) == 0
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.size[0] > 2 * image.size[1]
 
 
 def test_the_clock_leaves_out_the_first_epoch(monkeypatch):
@@ -85,7 +94,7 @@ def test_the_clock_leaves_out_the_first_epoch(monkeypatch):
         now[0] += 1000  # between epochs
     assert clock.first_step == 50.0
     assert clock.figures() == {"images_per_second": 4.0, "cpu_ms_per_image": 125.0, "valid_images_per_second": 10.0,
-                               "images": 40, "accuracy": 0.1667}  # fmt: skip
+                               "images": 40, "first_epoch_s": 100.0, "accuracy": 0.1667}  # fmt: skip
 
 
 @pytest.mark.skipif(not STAT.is_file(), reason="the system has no /proc")

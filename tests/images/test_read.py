@@ -113,6 +113,30 @@ def test_orientation(file, picture, kind, orientation):
     assert np.abs(pixels.astype(int) - expected).max() <= (6 if kind == "JPEG" else 0)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("enough", "part"),
+    [((76, 100), 4), ((77, 100), 2), ((76, 101), 2), ((10, 10), 8), ((153, 200), 1), ((400, 10), 1)],
+)
+def test_a_jpeg_is_decoded_as_small_as_is_enough(file, enough, part, orientation):
+    rough = np.random.default_rng(0).integers(50, 200, (6, 8, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(rough).resize((400, 304), Image.Resampling.BILINEAR))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file.write_bytes(encoded(smooth, "JPEG", exif=exif, quality=95, subsampling=0))
+    whole = read_image(file)
+    small = read_image(file, enough=enough if orientation == 1 else enough[::-1])
+    height, width = whole.shape[0] // part, whole.shape[1] // part
+    assert small.shape == (height, width, 3)
+    means = whole.reshape(height, part, width, part, 3).mean((1, 3))
+    assert np.abs(small - means).max() <= (2 if part > 1 else 0)
+
+
+def test_other_formats_are_decoded_whole(file, picture):
+    file.write_bytes(encoded(picture, "PNG"))
+    assert (read_image(file, enough=(1, 1)) == picture).all()
+
+
 def exif_bytes(orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation

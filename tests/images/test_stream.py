@@ -10,9 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from images.cache import open_store
-from images.folder import check_headers, fingerprint, scan
+from images.folder import Split, check_headers, fingerprint, scan
+from images.read import read_image
+from images.stream import Source
 from images.view import View
 from tests.images.test_cache import all_pixels, make_params, open_train, spoil
 from utils import TrainingFault, UserError
@@ -49,6 +52,25 @@ def test_any_number_of_workers_gives_the_same(tiny_data, workers):
     assert torch.equal(torch.get_rng_state(), state)
     if workers:
         assert len(workers_of(store)) == workers
+
+
+@pytest.mark.parametrize("resize", ["crop", "letterbox", "squash"])
+@pytest.mark.parametrize("size", [(1203, 797), (801, 1200), (3000, 410), (401, 399)])  # width, height
+def test_large_photos_are_decoded_smaller_for_training_alone(tmp_path, resize, size):
+    rough = np.random.default_rng(0).integers(50, 200, (6, 8, 3), dtype=np.uint8)
+    smooth = Image.fromarray(rough).resize(size, Image.Resampling.BILINEAR)
+    smooth.save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    whole = read_image(tmp_path / "a.jpg")
+    for training in (True, False):
+        view = View(im_sz=40, resize=resize, crop_fraction=0.875, channels=3, background=(0, 0, 0), training=training)
+        split = Split("train", np.array(["a.jpg"]), np.zeros(1, np.int64))
+        source = Source(tmp_path, split, view, 50, np.zeros((1, 2), np.int64))
+        source.measure(0)
+        image, expected = source.image(0), view.apply(whole)
+        assert image.shape == expected.shape
+        difference = np.abs(image.astype(int) - expected)
+        assert difference.max() <= (8 if training else 0)
+        assert difference.mean() <= 1.5
 
 
 def test_workers_stay_from_pass_to_pass(tiny_data):

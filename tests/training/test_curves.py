@@ -35,3 +35,18 @@ def test_nothing_is_shown_without_a_display(monkeypatch):
     monkeypatch.setattr(curves, "draw_history", lambda *a: drawn.append(a))
     curves.show_history(history(1), "x")
     assert not drawn
+
+
+def test_a_picture_takes_its_share_of_the_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(curves.time, "monotonic", lambda: now[0])
+    sparing = curves.Sparing()
+    for seconds in (100.0, 1.0):  # the first time imports
+        assert sparing.due()
+        with sparing:
+            now[0] += seconds
+    assert not sparing.due()
+    now[0] += 0.99 / curves.SHARE
+    assert not sparing.due()
+    now[0] += 0.02 / curves.SHARE
+    assert sparing.due()

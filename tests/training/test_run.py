@@ -14,7 +14,7 @@ import train
 from config import run_folder
 from config.run_folder import RunFolder
 from tests.training.runs import SMALL, experiment, history, outcome
-from training import recorder
+from training import curves, recorder
 
 
 @pytest.fixture(scope="session")
@@ -176,6 +176,16 @@ def test_derived_files_are_repaired(tiny_data, tmp_path, monkeypatch):
     folder = RunFolder(path)
     assert folder.intact("weights_best.safetensors")
     assert folder.intact("history.json")
+
+
+def test_curves_that_are_not_due_are_drawn_at_the_end(tiny_data, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        recorder, "plot_history", lambda history, _: drawn.append(len(history["epochs"])) or b"a figure"
+    )
+    monkeypatch.setattr(curves, "SHARE", 0)
+    assert run(experiment(tmp_path / "x", num_epochs=5), tiny_data) == 0
+    assert drawn == [1, 2, 5]  # the first does not count
 
 
 def test_stop_json_stops_at_the_epochs_end(tiny_data, tmp_path):
