@@ -5,8 +5,8 @@ python -m bench.growth epochs --data_dir data/digits --epochs 50
 
 images: a plain torchvision loop and ours, each in a new process, to the first training step and through two epochs of
 a small net at 32 pixels: seconds from the start of the process to that step, for ours on a folder never seen before and
-on the same once more, and the most memory held (PSS, workers included). epochs: the memory of one training after so
-many epochs, from its history.json.
+on the same once more, and the most memory held (PSS, workers included); median and range of the rounds. epochs: the
+most memory that one training has held until the end of an epoch, from its history.json.
 """
 
 import argparse
@@ -20,9 +20,12 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.asha import part
+from bench.peers.__main__ import measured
 from bench.peers.job import Job
-from bench.peers.measure import ROOT, measure
+from bench.peers.loops import OURS
+from bench.peers.measure import ROOT
 from bench.peers.ours import params_of
+from bench.peers.table import spread
 
 OUT = ROOT / "build" / "growth"
 
@@ -45,13 +48,21 @@ def with_images(options: argparse.Namespace) -> str:
         data.parent.mkdir(parents=True, exist_ok=True)
         part(options.data_dir, data, {"train": number, "valid": min(number, 1000)})
         job = job_of(data, epochs=2)
-        for name, loop, again in (("torchvision", "torchvision", False), ("dossier", "dossier", False),
-                                  ("dossier, once more", "dossier", True)):  # fmt: skip
-            found = measure(loop, dataclasses.replace(job, known=again), sys.executable)
-            sys.stderr.write(f"{name}, {job.images} images: {found}\n")
-            rows.append([job.images, name, f"{found['first_step_s']:.1f}", f"{found['peak_mb']:.0f}"])
-    header = ["images", "", "first step, s", "peak MB"]
-    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+        ways = {
+            "torchvision": [("torchvision", job)],
+            "dossier": [(OURS, job), ("once more", dataclasses.replace(job, known=True))],
+        }
+        found: dict[str, list[dict[str, Any]]] = {}
+        for turn in range(options.rounds):
+            for way in list(ways)[:: -1 if turn % 2 else 1]:
+                for name, what in ways[way]:
+                    lines = measured(way, what, options)
+                    found.setdefault(name, []).extend(line for line in lines if not line["void"])
+        for name, lines in found.items():
+            rows.append(
+                [job.images, name, *(spread([line[key] for line in lines]) for key in ("first_step_s", "peak_mb"))]
+            )
+    return tabulate(rows, ["images", "", "first step, s", "peak MB"], tablefmt="github", disable_numparse=True)
 
 
 def with_epochs(options: argparse.Namespace) -> str:
@@ -69,7 +80,7 @@ def with_epochs(options: argparse.Namespace) -> str:
     early = max(1, options.epochs // 10)
     rows = [
         [epoch, f"{held[epoch - 1]:.0f}", f"{held[epoch - 1] / held[early - 1] - 1:+.1%}"]
-        for epoch in (early, *range(10, options.epochs + 1, 10)) if epoch <= options.epochs
+        for epoch in sorted({early, *range(10, options.epochs + 1, 10)})
     ]  # fmt: skip
     return tabulate(rows, ["epochs", "peak MB", ""], tablefmt="github", disable_numparse=True)
 
@@ -81,6 +92,10 @@ def main() -> int:
     images = kinds.add_parser("images")
     images.set_defaults(run=with_images)
     images.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 45_000])
+    images.add_argument("--rounds", type=int, default=3)
+    images.add_argument("--load", type=float, default=0.5, help="cores that others may keep busy")
+    images.add_argument("--tries", type=int, default=3, help="measurements, when others do")
+    images.add_argument("--python", default=sys.executable, help="the interpreter of torchvision's loop")
     epochs = kinds.add_parser("epochs")
     epochs.set_defaults(run=with_epochs)
     epochs.add_argument("--epochs", type=int, default=50)

@@ -1,12 +1,13 @@
 r"""Time to accuracy: an experiment of ours beside the best tuned peer, both from the start of a process to its end.
 
 python -m bench.time_to_accuracy --experiment experiments/imagenette_mobilenet_v2 --weights FILE --arch mobilenet_v2 \
-    --data_dir data/imagenette160_small --train 1000 --valid 400 --epochs 5 --json build/peers/imagenette.jsonl
+    --data_dir data/imagenette160_small --train 1000 --valid 400 --im_sz 160 --epochs 5 --scale 0.5
 
 Each peer, its switches for speed on, is trained once with each of --peaks, the highest learning rates of one cycle; the
 one that ends with the best accuracy on the validation images is the best tuned peer. Then it and ours take turns, with
-other seeds. Seconds are those of the whole process: imports, decoding, training, validation, what is written.
-Measurements are void and repeated as those of bench/peers are, and kept in --json likewise.
+other seeds. Ours is trained as its params.json says, whatever the peers are given. Seconds are those of the whole
+process: imports, decoding, training, validation, what is written. Measurements are void and repeated as those of
+bench/peers are, and kept in --json likewise.
 """
 
 import argparse
@@ -70,8 +71,15 @@ def race(options: argparse.Namespace, job: Job, lines: Lines, best: Line) -> Non
 
 
 def best_tuned(lines: Sequence[Line]) -> Line:
-    """Of the first seed."""
-    return max((line for line in lines if line["seed"] == 0 and not line["void"]), key=lambda line: line["accuracy"])
+    """Of the first seed.
+
+    Raises:
+        FailedError: none counts.
+    """
+    tuned = [line for line in lines if line["seed"] == 0 and not line["void"]]
+    if not tuned:
+        raise FailedError("no measurement of a peer counts: too much else ran on the machine, or none is installed")
+    return max(tuned, key=lambda line: line["accuracy"])
 
 
 def tables(lines: Sequence[Line], best: Line) -> str:

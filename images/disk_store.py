@@ -31,11 +31,11 @@ import torch
 from numpy.typing import NDArray
 
 from images.memory import CACHE
-from images.stream import Indices, Source
+from images.stream import ENOUGH, Indices, Source
 from images.view import Pixels
 from utils import log, to_json
 
-LAYOUT: Final = 2  # of pixels.bin, and how images are decoded for it
+LAYOUT: Final = 1  # of pixels.bin
 BLOCK: Final = 2**24  # bytes hashed at a time
 PIXELS: Final = "pixels.bin"
 INDEX: Final = "store.json"
@@ -58,7 +58,8 @@ class DiskStore:
         self._source, self._threads = source, threads
         view = dataclasses.asdict(source.view) | {"max_megapixels": source.max_megapixels, "skip_bad": skip_bad}
         paths = hashlib.sha256(to_json(source.split.paths)).hexdigest()
-        made_by = {"layout": LAYOUT, "pillow": PIL.__version__, "torch": torch.__version__}
+        reduced = {"enough": ENOUGH} if source.view.training else {}
+        made_by = reduced | {"layout": LAYOUT, "pillow": PIL.__version__, "torch": torch.__version__}
         self._what = json.loads(to_json({"view": view, "fingerprint": fingerprint, "paths": paths} | made_by))
         self._slot = source.root / CACHE / f"{source.split.name}-{_digest(view)[:8]}"
         self.path = self._slot.with_name(f"{self._slot.name}-{_digest(self._what)[:16]}")

@@ -23,6 +23,7 @@ WHITE: Final = (255, 255, 255)
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 Image.preinit()  # with the two imports above these are there: else the first Image.open imports all that Pillow has
 DEEP: Final = ("I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey
+REDUCIBLE: Final = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG with several pictures
 MODES: Final = ("RGB", "L", "1", "LA", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # 8 bits and less
 TURNED: Final = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 UPRIGHT: Final = {
@@ -97,8 +98,8 @@ def read_image(
         channels: 3 for RGB, 1 for luminance (ITU-R 601).
         background: red, green, blue in 0 … 255 under transparent pixels.
         max_megapixels: larger images are refused by their header.
-        enough: height and width: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is several times as fast,
-            where it is no smaller than this then.
+        enough: height and width that are enough: a JPEG whose 1/2, 1/4 or 1/8 is no smaller is decoded at that size,
+            which saves most of the time (bench/data_path.py).
 
     Returns:
         uint8 (H, W, channels).
@@ -108,7 +109,7 @@ def read_image(
     """
     mode = "RGB" if channels == 3 else "L"
     with _opened(path, max_megapixels) as image:
-        if enough is not None:
+        if enough is not None and image.format in REDUCIBLE:
             height, width = enough[::-1] if _orientation(image) in TURNED else enough
             image.draft(None, (width, height))
         image.load()

@@ -27,7 +27,8 @@ from utils import TrainingFault, UserError
 Indices = NDArray[np.int64]
 Dropped = tuple[tuple[str, str], ...]  # path and reason of each image left out
 
-ROUNDING: Final = 2  # pixels, by which the proportions of an image decoded smaller may miss its true size
+ENOUGH: Final = 2  # times the kept height and width are left to shrink, as with Pillow's reducing_gap=2.0
+ROUNDING: Final = 2  # kept pixels that two sides, each rounded up while decoding, can shift the proportions by
 _DYING: Final = 2.0  # seconds within which a worker whose connection broke has ended
 
 
@@ -102,7 +103,7 @@ class Source:
             ImageError: naming the file.
         """
         path, kept = self.root / self.split.paths[index], self.sizes[index]
-        enough = (2 * kept).tolist() if self.view.training else None  # evaluation sees every pixel of the file
+        enough = (ENOUGH * kept).tolist() if self.view.training else None  # evaluation sees every pixel of the file
         image = read_image(path, self.view.channels, self.view.background, self.max_megapixels, enough)
         reduced = enough is not None and bool(np.all(np.greater_equal(image.shape[:2], enough)))  # or might be
         if np.abs(np.subtract(self.view.size(*image.shape[:2]), kept)).max() > (ROUNDING if reduced else 0):

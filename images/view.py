@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 
 def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Antialiased bilinear resizing in uint8, the project's only one; as torchvision's Resize(antialias=True).
+    """Antialiased bilinear resizing of decoded uint8, the only one here; as torchvision's Resize(antialias=True).
 
     Args:
         image: (H, W, C) uint8.

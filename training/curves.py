@@ -1,37 +1,43 @@
 """Learning curves: a PNG refreshed while training, and a live figure where somebody can see it."""
 
+import gc
 import io
-import math
 import os
 import sys
 import time
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHARE = 0.02  # of the time that may go into a picture while a training runs
+SHARE: Final = 0.05  # of the time that may go into the curves while a training runs
 TRAIN, VALID, RATE = "#4878a8", "#d1603d", "#7a7a7a"  # told apart by the colour-blind and in grey
 
 
 class Sparing:
-    """Says when a picture is due. As a context it times the drawing; the first, with its imports, does not count."""
+    """Says when a picture is due. As a context it times the drawing; the first, with its imports, does not count.
 
-    def __init__(self) -> None:
+    Args:
+        share: of the time that drawing may take.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
         self._took = self._started = 0.0
-        self._ended = -math.inf
+        self._ended: float | None = None
 
     def due(self) -> bool:
-        """Whether drawing it anew takes no more than SHARE of the time."""
-        return SHARE * (time.monotonic() - self._ended) >= self._took
+        """Whether drawing it anew takes no more than its share of the time."""
+        return self._ended is None or self._share * (time.monotonic() - self._ended) >= self._took
 
     def __enter__(self) -> None:
         self._started = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        first, self._ended = math.isinf(self._ended), time.monotonic()
+        gc.collect()  # figures are full of cycles, and what they hold would add up
+        first, self._ended = self._ended is None, time.monotonic()
         self._took = 0.0 if first else self._ended - self._started
 
 

@@ -12,6 +12,7 @@ from training.curves import RATE, VALID, Sparing, png_bytes
 from training.monitor import DECADES, KINDS, STILL, WILD, Monitor
 from utils import printable
 
+SHARE: Final = 0.02  # of the time that may go into pictures while a training runs
 COLOURS: Final = "viridis"  # from the first to the last of groups and layers
 STRIP: Final = (14, 30)  # points of height that a layer's histogram gets, among many layers and among few
 LONGEST_NAME: Final = 34  # letters
@@ -29,7 +30,7 @@ class Pictures:
 
     def __init__(self, monitor: Monitor, folder: RunFolder) -> None:
         self._monitor, self._folder = monitor, folder
-        self._sparing = Sparing()
+        self._sparing = Sparing(SHARE)
 
     def follow(self, state: Progress) -> None:
         """After an epoch: writes the numbers, and draws them where that is due."""

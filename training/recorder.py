@@ -1,7 +1,6 @@
 """What a running training leaves in its folder: the checkpoint first, then everything derived from it."""
 
 import contextlib
-import gc
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from images.folder import Split
 from model.metric import greater_is_better
-from training import checkpoint
+from training import checkpoint, curves
 from training.checkpoint import Progress, Seen
 from training.curves import Sparing, plot_history, show_history
 from training.evaluation import Predictions
@@ -76,7 +75,7 @@ class Recorder:
         self.checkpoint_seconds = checkpoint_minutes * 60 or math.inf
         self.followers: list[Callable[[Progress], None]] = []
         self._saved = time.monotonic()
-        self._sparing = Sparing()
+        self._sparing = Sparing(curves.SHARE)
         self._drawn = self._published = 0  # epochs of the curves and of the best weights last written
 
     def save(self, state: Progress) -> None:
@@ -155,7 +154,6 @@ class Recorder:
             self.folder.write(run_folder.HISTORY_FIGURE, plot_history(state.history, title))
             show_history(state.history, title)
             self._drawn = state.epoch
-            gc.collect()  # figures are full of cycles, and what they hold would add up
 
     def keep_weights(self, kind: str, weights: dict[str, Tensor], epoch: int, values: dict[str, float]) -> None:
         """Writes weights_<kind>.safetensors and its metrics on the validation split."""

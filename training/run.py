@@ -216,9 +216,8 @@ def _train(
             # Most often the signal went to the loader workers too, and the loop met a dead one before it looked.
             log.warning("%s", error)
             raise Interrupted(signals.received, f"{folder}: stopped; the same command goes on") from None
-        finally:
-            recorder.draw(state)
-            pictures.draw()
+    recorder.draw(state)
+    pictures.draw()
     if ended == "finished":
         _finish(built, state, recorder)
     trackers.end(state, ended)

@@ -40,11 +40,11 @@ def draw(panel: Axes, lines: Sequence[Line]) -> None:
         middle = statistics.median(values)
         panel.barh(place, middle, color=OF_US if name == OURS else OF_OTHERS, height=0.7)
         panel.plot([min(values), max(values)], [place, place], color="black", linewidth=1.2)
-        panel.text(max(*values, middle) + 0.015, place, f"{middle:.2f}", va="center")
+        panel.text(max(values) + 0.015, place, f"{middle:.2f}", va="center")
     panel.set_yticks(range(len(found)), list(found))
     panel.invert_yaxis()
     panel.axvline(1, color="#7a7a7a", linestyle="--", linewidth=1)
-    panel.set_xlim(0, 1.18)
+    panel.set_xlim(0, max(1.05, *map(max, found.values())) + 0.13)
     panel.set_title(f"{settings['arch']}, {settings['im_sz']} pixels", loc="left")
     panel.set_xlabel("training images per second, as a share of the limit")
     panel.spines[["top", "right"]].set_visible(False)
@@ -59,7 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     figure = Figure(figsize=(5.6 * len(options.lines), 3.4), layout="constrained")
     panels = figure.subplots(1, len(options.lines), squeeze=False)[0]
     for panel, path in zip(panels, options.lines, strict=True):
-        draw(panel, [json.loads(line) for line in path.read_text().splitlines()])
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        if len({str(line["settings"]) for line in lines}) != 1:
+            parser.error(f"{path} must hold measurements of one setting")
+        draw(panel, lines)
     figure.savefig(options.out, dpi=110, metadata={"Software": None})
     return 0
 

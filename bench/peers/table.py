@@ -67,7 +67,7 @@ def table(lines: Sequence[Line]) -> str:
             continue
 
         def median(key: str, digits: int, counted: Sequence[Line] = counted) -> str:
-            values = [line[key] for line in counted if line.get(key) is not None]
+            values = [line[key] for line in counted if line[key] is not None]
             return f"{statistics.median(values):.{digits}f}" if values else ""
 
         paired = [] if name == OURS else pairs(lines, name)

@@ -1,16 +1,20 @@
 """The side-by-side benchmark: what counts, what is compared with what, and what its table says."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from bench.peers import __main__ as peers
-from bench.peers import job, measure, picture, table
+from bench.peers import job, measure, ours, picture, table
 from bench.peers.loops import LOOPS, OURS, Loop
+from config.load import load_params
 from training.threads import STAT
 
 PEERS = [name for name in LOOPS if name != OURS]
@@ -95,6 +99,29 @@ def test_the_clock_leaves_out_the_first_epoch(monkeypatch):
     assert clock.first_step == 50.0
     assert clock.figures() == {"images_per_second": 4.0, "cpu_ms_per_image": 125.0, "valid_images_per_second": 10.0,
                                "images": 40, "first_epoch_s": 100.0, "accuracy": 0.1667}  # fmt: skip
+
+
+def test_ours_is_given_what_the_others_are(tiny_data, tmp_path, monkeypatch):
+    shutil.copytree(tiny_data, tmp_path / "data")
+    what = job.Job(data_dir=str(tmp_path / "data"), scratch=str(tmp_path), arch="resnet18", classes=3, im_sz=32,
+                   batch_size=8, images=24, epochs=2, workers=1, scale=0.5, seed=7)  # fmt: skip
+    seen = []
+
+    def train_(given):
+        seen.append(load_params(Path(given[3]) / "params.json"))
+        (Path(given[3]) / "history.json").write_text(json.dumps({"epochs": [{"valid": {"accuracy": 0.25}}]}))
+        return 0
+
+    monkeypatch.setattr("train.main", train_)
+    for known in (False, True):
+        (tmp_path / "data" / ".cache").mkdir(exist_ok=True)
+        clock = job.Clock()
+        ours.dossier(dataclasses.replace(what, known=known), clock)
+        assert (tmp_path / "data" / ".cache").exists() == known
+        assert clock.accuracy == 0.25
+        assert seen[-1].augment[0]["scale"] == [0.5, 1.0]
+        assert (seen[-1].seed, seen[-1].batch_size, seen[-1].num_epochs) == (7, 8, 2)
+        shutil.rmtree(tmp_path / "experiment")
 
 
 @pytest.mark.skipif(not STAT.is_file(), reason="the system has no /proc")

@@ -18,7 +18,7 @@ PARAMS = {
     "early_stopping": {"patience": 1, "monitor_metric": "accuracy", "min_delta": 1},
     "scheduler": "constant",
 }
-PLANTS: tuple[Plant, ...] = (("few_sources", {}), ("small_net", {}), ("draw_each_epoch", {}))
+PLANTS: tuple[Plant, ...] = (("few_sources", {}), ("small_net", {}), ("draw_seldom", {}))
 NO_DRAWING: Plant = ("no_drawing", {})
 FLOOR, FLOOR_OF_SAMPLE = 60, 25
 

@@ -147,6 +147,7 @@ def test_orientation_after_the_pixels(file, picture):
     rows = picture.tobytes()
     file.write_bytes(png(14, 9, 8, 2, rows, after=chunk(b"eXIf", exif_bytes(3))))
     assert (agrees(file) == TURNS[3](picture)).all()
+    assert (read_image(file, enough=(1, 1)) == TURNS[3](picture)).all()
     file.write_bytes(png(14, 9, 8, 2, rows, after=chunk(b"eXIf", exif_bytes(6))))
     assert (read_image(file) == TURNS[6](picture)).all()
     assert (read_header(file).height, read_header(file).width) == (9, 14)  # the store refuses what differs from this

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from images.cache import open_store
 from images.folder import Split, check_headers, fingerprint, scan
@@ -55,15 +55,29 @@ def test_any_number_of_workers_gives_the_same(tiny_data, workers):
 
 
 @pytest.mark.parametrize("resize", ["crop", "letterbox", "squash"])
-@pytest.mark.parametrize("size", [(1203, 797), (801, 1200), (3000, 410), (401, 399)])  # width, height
-def test_large_photos_are_decoded_smaller_for_training_alone(tmp_path, resize, size):
+@pytest.mark.parametrize(
+    ("size", "how"),
+    [((1203, 797), {}), ((801, 1200), {"exif": 6}), ((3000, 410), {"progressive": True}), ((401, 399), {"mode": "L"}),
+     ((640, 480), {"mode": "CMYK"})],
+)  # fmt: skip
+def test_large_photos_are_decoded_smaller_for_training_alone(tmp_path, monkeypatch, resize, size, how):
     rough = np.random.default_rng(0).integers(50, 200, (6, 8, 3), dtype=np.uint8)
-    smooth = Image.fromarray(rough).resize(size, Image.Resampling.BILINEAR)
-    smooth.save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    smooth = Image.fromarray(rough).resize(size, Image.Resampling.BILINEAR).convert(how.get("mode", "RGB"))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = how.get("exif", 1)
+    smooth.save(tmp_path / "a.jpg", quality=95, subsampling=0, exif=exif, progressive=how.get("progressive", False))
     whole = read_image(tmp_path / "a.jpg")
+    heights = []
+
+    def noted(*given):
+        pixels = read_image(*given)
+        heights.append(len(pixels))
+        return pixels
+
+    monkeypatch.setattr("images.stream.read_image", noted)
     for training in (True, False):
         view = View(im_sz=40, resize=resize, crop_fraction=0.875, channels=3, background=(0, 0, 0), training=training)
-        split = Split("train", np.array(["a.jpg"]), np.zeros(1, np.int64))
+        split = Split("train", ("a.jpg",), np.zeros(1, np.int64))
         source = Source(tmp_path, split, view, 50, np.zeros((1, 2), np.int64))
         source.measure(0)
         image, expected = source.image(0), view.apply(whole)
@@ -71,6 +85,8 @@ def test_large_photos_are_decoded_smaller_for_training_alone(tmp_path, resize, s
         difference = np.abs(image.astype(int) - expected)
         assert difference.max() <= (8 if training else 0)
         assert difference.mean() <= 1.5
+    assert 2 * heights[0] <= heights[1] + 1  # rounded up
+    assert heights[1] == len(whole)
 
 
 def test_workers_stay_from_pass_to_pass(tiny_data):

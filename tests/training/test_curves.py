@@ -40,13 +40,13 @@ def test_nothing_is_shown_without_a_display(monkeypatch):
 def test_a_picture_takes_its_share_of_the_time(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(curves.time, "monotonic", lambda: now[0])
-    sparing = curves.Sparing()
+    sparing = curves.Sparing(0.1)
     for seconds in (100.0, 1.0):  # the first time imports
         assert sparing.due()
         with sparing:
             now[0] += seconds
     assert not sparing.due()
-    now[0] += 0.99 / curves.SHARE
+    now[0] += 9.9
     assert not sparing.due()
-    now[0] += 0.02 / curves.SHARE
+    now[0] += 0.2
     assert sparing.due()

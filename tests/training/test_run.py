@@ -183,7 +183,7 @@ def test_curves_that_are_not_due_are_drawn_at_the_end(tiny_data, tmp_path, monke
     monkeypatch.setattr(
         recorder, "plot_history", lambda history, _: drawn.append(len(history["epochs"])) or b"a figure"
     )
-    monkeypatch.setattr(curves, "SHARE", 0)
+    monkeypatch.setattr(curves, "SHARE", 1e-9)
     assert run(experiment(tmp_path / "x", num_epochs=5), tiny_data) == 0
     assert drawn == [1, 2, 5]  # the first does not count
 
