@@ -11,6 +11,7 @@ most memory that one training has held until the end of an epoch, from its histo
 
 import argparse
 import dataclasses
+import itertools
 import json
 import shutil
 import sys
@@ -48,16 +49,14 @@ def with_images(options: argparse.Namespace) -> str:
         data.parent.mkdir(parents=True, exist_ok=True)
         part(options.data_dir, data, {"train": number, "valid": min(number, 1000)})
         job = job_of(data, epochs=2)
-        ways = {
-            "torchvision": [("torchvision", job)],
-            "dossier": [(OURS, job), ("once more", dataclasses.replace(job, known=True))],
-        }
+        turns = [
+            [("torchvision", "torchvision", job)],
+            [(OURS, OURS, job), (f"{OURS}, once more", OURS, dataclasses.replace(job, known=True))],
+        ]
         found: dict[str, list[dict[str, Any]]] = {}
         for turn in range(options.rounds):
-            for way in list(ways)[:: -1 if turn % 2 else 1]:
-                for name, what in ways[way]:
-                    lines = measured(way, what, options)
-                    found.setdefault(name, []).extend(line for line in lines if not line["void"])
+            for name, loop, what in itertools.chain.from_iterable(turns[:: -1 if turn % 2 else 1]):
+                found.setdefault(name, []).extend(line for line in measured(loop, what, options) if not line["void"])
         for name, lines in found.items():
             rows.append(
                 [job.images, name, *(spread([line[key] for line in lines]) for key in ("first_step_s", "peak_mb"))]
@@ -73,7 +72,8 @@ def with_epochs(options: argparse.Namespace) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job = job_of(options.data_dir, options.epochs, arch="conv", im_sz=16, batch_size=32)
-    (folder / "params.json").write_text(json.dumps(params_of(job)))
+    params = params_of(job) | {"average_epochs": options.average_epochs}
+    (folder / "params.json").write_text(json.dumps(params))
     if code := train.main(["--data_dir", job.data_dir, "--model_dir", str(folder)]):
         raise SystemExit(code)
     held = [row["memory_mb"] for row in json.loads((folder / "history.json").read_text())["epochs"]]
@@ -99,6 +99,7 @@ def main() -> int:
     epochs = kinds.add_parser("epochs")
     epochs.set_defaults(run=with_epochs)
     epochs.add_argument("--epochs", type=int, default=50)
+    epochs.add_argument("--average_epochs", type=int, default=5, help="whose weights are kept for their mean")
     for kind in (images, epochs):
         kind.add_argument("--data_dir", type=Path, required=True)
     options = parser.parse_args()

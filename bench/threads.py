@@ -20,7 +20,7 @@ from tabulate import tabulate
 from torch.nn.functional import cross_entropy
 
 from training.machine import has_bf16_instructions
-from training.threads import idle_threads
+from training.threads import Watch
 
 ROOT = Path(__file__).resolve().parent.parent
 BUSY = "while True: pass"
@@ -89,7 +89,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.one:
         if options.chosen:
-            torch.set_num_threads(idle_threads()[0])
+            torch.set_num_threads(Watch().idle_threads()[0])
         rate = images_per_second(options.arch, options.im_sz, options.batch_size, options.seconds)
         print(rate, torch.get_num_threads())  # noqa: T201
         return 0

@@ -72,6 +72,11 @@ def test_options_exist(capsys):
         "--epochs",
         "--repeats",
         "--rounds",
+        "--experiment",
+        "--scale",
+        "--peaks",
+        "--peers",
+        "--megapixels",
     }  # pip's, ray's, sbatch's, tensorboard's, benchmarks'
     chromium = {"--headless", "--no", "--hide", "--window", "--screenshot"}  # the beginnings of its options
     assert named - known <= others | chromium

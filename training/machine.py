@@ -10,7 +10,7 @@ import torch
 
 from config.schema import Params
 from training.depthwise import keep_depthwise_in_float32
-from training.threads import idle_threads
+from training.threads import Watch
 from utils import UserError, log
 
 
@@ -53,7 +53,9 @@ class Machine:
         return net.to(self.device).to(memory_format=memory_format)
 
 
-def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, processes: int = 1) -> Machine:
+def choose_machine(
+    params: Params, before: dict[str, Any] | None, exact: bool, processes: int = 1, watch: Watch | None = None
+) -> Machine:
     """Decides what params leave to "auto", and sets torch's threads.
 
     Args:
@@ -61,6 +63,7 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, p
         before: the choices of the run that is continued, or None.
         exact: refuse to continue with other choices.
         processes: that share each batch.
+        watch: has been looking at the cores for a while; None: one begins now.
 
     Raises:
         UserError: under `exact`, naming what would differ.
@@ -74,7 +77,7 @@ def choose_machine(params: Params, before: dict[str, Any] | None, exact: bool, p
     elif before and before["device"] == device:
         torch.set_num_threads(min(before["threads"], torch.get_num_threads()))
     elif not cuda:
-        threads, others = idle_threads()
+        threads, others = (watch or Watch()).idle_threads()
         if threads < torch.get_num_threads():
             log.info("%d of %d threads, as other programs keep %.1f cores busy (threads: N sets how many)",
                      threads, torch.get_num_threads(), others)  # fmt: skip

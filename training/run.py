@@ -28,6 +28,7 @@ from training.monitor_plots import Pictures
 from training.processes import Processes
 from training.recorder import Learns, Recorder, Witness
 from training.signals import Signals
+from training.threads import Watch
 from training.trackers import Trackers
 from utils import TEMPORARY_PREFIX, BusyError, Interrupted, TrainingFault, UserError, log, logging_to, printable
 
@@ -146,11 +147,11 @@ def open_data(data_dir: Path, params: Params) -> tuple[DataFolder, dict[str, str
 
 def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes, exact: bool, signals: Signals) -> str:
     trackers = Trackers(params.trackers if processes.first else [], folder)
-    saved = checkpoint.load(folder)
+    saved, watch = checkpoint.load(folder), Watch()
     before = saved["origin"] if saved else None
-    machine = choose_machine(params, before["machine"] if before else None, exact, processes.count)
     with processes.in_turn():  # it remembers what it has read
         data, skipped = open_data(data_dir, params)
+    machine = choose_machine(params, before["machine"] if before else None, exact, processes.count, watch)
     data_fingerprint = fingerprint(data)
     origin: dict[str, Any] = {
         "params": params.model_dump(mode="json"),
@@ -256,8 +257,9 @@ def _finish(built: Built, state: Progress, recorder: Recorder) -> None:
     parts.prepare_net(state.epoch - 1)
     net = copy.deepcopy(parts.net)
     weights_file.load(net, parts.last_epochs.mean())
-    with parts.autocast():
-        recompute_batch_norm(net, parts.processes.fed(net, parts.train.batches(state.epoch)))
+    if len(parts.last_epochs.epochs) > 1:  # one epoch's weights have their own statistics
+        with parts.autocast():
+            recompute_batch_norm(net, parts.processes.fed(net, parts.train.batches(state.epoch)))
     recorder.keep_weights("averaged", net.state_dict(), state.epoch, measure(parts, validate(parts, net)))
 
 

@@ -1,4 +1,4 @@
-"""Draws how near each loop comes to the limit, from what --json of bench.peers wrote.
+"""Draws how fast each loop is beside ours, from what --json of bench.peers wrote.
 
 python -m bench.peers.picture build/peers/224.jsonl build/peers/64.jsonl --out docs/performance.png
 """
@@ -15,21 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.peers.loops import LOOPS, OURS
-from bench.peers.table import Line
+from bench.peers.table import Line, pairs
 
-OF_US, OF_OTHERS = "#d1603d", "#4878a8"  # told apart by the colour-blind and in grey
+OF_US, OF_OTHERS, OF_LIMIT = "#d1603d", "#4878a8", "#b0b0b0"  # told apart by the colour-blind and in grey
 
 
 def shares(lines: Sequence[Line]) -> dict[str, list[float]]:
-    """Training images per second of each loop as shares of the limit of the same round."""
-    counted = [line for line in lines if not line["void"]]
-    limits = {line["round"]: line["images_per_second"] for line in counted if line["what"] == "limit"}
-    found: dict[str, list[float]] = {}
-    for name in LOOPS:
-        of_name = [line for line in counted if line["what"] == name and line["round"] in limits]
-        if name != "limit" and of_name:
-            found[name] = [line["images_per_second"] / limits[line["round"]] for line in of_name]
-    return found
+    """Training images per second of each loop, as shares of those of the nearest measurement of ours."""
+    found = {name: pairs(lines, name) for name in LOOPS if name != OURS}
+    return {
+        name: [other["images_per_second"] / ours["images_per_second"] for ours, other in paired]
+        for name, paired in found.items() if paired
+    }  # fmt: skip
 
 
 def draw(panel: Axes, lines: Sequence[Line]) -> None:
@@ -38,15 +35,16 @@ def draw(panel: Axes, lines: Sequence[Line]) -> None:
     settings: dict[str, Any] = lines[0]["settings"]
     for place, (name, values) in enumerate(found.items()):
         middle = statistics.median(values)
-        panel.barh(place, middle, color=OF_US if name == OURS else OF_OTHERS, height=0.7)
+        panel.barh(place, middle, color=OF_LIMIT if name == "limit" else OF_OTHERS, height=0.7)
         panel.plot([min(values), max(values)], [place, place], color="black", linewidth=1.2)
-        panel.text(max(values) + 0.015, place, f"{middle:.2f}", va="center")
+        panel.text(0.02, place, f"{middle:.2f}", va="center", color="white", weight="bold")
     panel.set_yticks(range(len(found)), list(found))
     panel.invert_yaxis()
-    panel.axvline(1, color="#7a7a7a", linestyle="--", linewidth=1)
-    panel.set_xlim(0, max(1.05, *map(max, found.values())) + 0.13)
-    panel.set_title(f"{settings['arch']}, {settings['im_sz']} pixels", loc="left")
-    panel.set_xlabel("training images per second, as a share of the limit")
+    panel.axvline(1, color=OF_US, linewidth=2)
+    panel.text(1, -0.75, OURS, color=OF_US, ha="center", va="bottom")
+    panel.set_xlim(0, max(1.05, *map(max, found.values())) + 0.05)
+    panel.set_title(f"{settings['arch']}, {settings['im_sz']} pixels", loc="left", pad=18)
+    panel.set_xlabel("training images per second, beside dossier's")
     panel.spines[["top", "right"]].set_visible(False)
 
 

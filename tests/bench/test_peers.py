@@ -73,8 +73,9 @@ def test_the_table():
     assert "nothing" in table.heading([])
 
 
-def test_the_picture_shows_shares_of_the_limit_of_the_same_round(tmp_path):
-    assert picture.shares(LINES) == {OURS: [0.8, 0.6], "torchvision": [0.4], "fastai": [0.2]}
+def test_the_picture_shows_shares_of_the_nearest_of_ours(tmp_path):
+    found = {name: [round(share, 3) for share in shares] for name, shares in picture.shares(LINES).items()}
+    assert found == {"limit": [1.25], "torchvision": [0.5, 0.333], "fastai": [0.333]}
     (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(found) for found in LINES))
     assert picture.main([str(tmp_path / "lines.jsonl")] * 2 + ["--out", str(tmp_path / "p.png")]) == 0
     with Image.open(tmp_path / "p.png") as image:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import include
@@ -186,6 +187,13 @@ def test_curves_that_are_not_due_are_drawn_at_the_end(tiny_data, tmp_path, monke
     monkeypatch.setattr(curves, "SHARE", 1e-9)
     assert run(experiment(tmp_path / "x", num_epochs=5), tiny_data) == 0
     assert drawn == [1, 2, 5]  # the first does not count
+
+
+def test_the_mean_of_one_epoch_is_the_last(tiny_data, tmp_path):
+    path = experiment(tmp_path / "x", num_epochs=2, average_epochs=1)
+    assert run(path, tiny_data) == 0
+    last, averaged = (load_file(path / run_folder.weights_name(kind)) for kind in ("last", "averaged"))
+    assert all(torch.equal(last[name], averaged[name]) for name in last.keys() | averaged.keys())
 
 
 def test_stop_json_stops_at_the_epochs_end(tiny_data, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 import include
 from training import threads
-from training.threads import busy_cores, idle_threads
+from training.threads import Watch, busy_cores
 
 BEFORE = """cpu  300 0 300 5000 0 0 0 0 0 0
 cpu0 100 0 100 1000 50 0 0 0 0 0
@@ -63,31 +63,48 @@ def machine(monkeypatch, tmp_path):
 )
 def test_a_core_that_others_use_is_left_to_them(machine, spent, expected):
     machine(*spent)
-    assert idle_threads()[0] == expected
+    assert Watch().idle_threads()[0] == expected
 
 
 def test_what_this_process_does_is_no_reason(machine, monkeypatch):
     machine((20, 0), (20, 0), (20, 0))
-    seconds = iter((0.0, 0.0, 3.0, 1.0))  # three cores for a second
-    for name in ("process_time", "monotonic"):
-        monkeypatch.setattr(threads.time, name, lambda: next(seconds))
-    assert idle_threads() == (2, 0.0)
+    own, now = iter((0.0, 3.0)), iter((0.0, 0.0, 1.0))  # three cores for a second
+    monkeypatch.setattr(threads.time, "process_time", lambda: next(own))
+    monkeypatch.setattr(threads.time, "monotonic", lambda: next(now))
+    assert Watch().idle_threads() == (2, 0.0)
+
+
+def test_what_has_been_watched_for_long_is_not_waited_for(machine, monkeypatch):
+    machine((20, 0), (20, 0), (20, 0))
+    now, slept = [0.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(threads.time, "sleep", sleep)
+    for seconds in (0.0, 0.05, 5.0):
+        watch = Watch()
+        now[0] += seconds
+        watch.idle_threads()
+    assert slept == pytest.approx([0.2, 0.15, 0.0])
 
 
 def test_what_a_person_asks_for_is_not_questioned(machine, monkeypatch):
     machine((20, 0), (20, 0), (20, 0))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert idle_threads() == (2, 0.0)
+    assert Watch().idle_threads() == (2, 0.0)
 
 
 def test_a_system_that_does_not_tell(machine, tmp_path):
     (tmp_path / "stat").unlink()
-    assert idle_threads() == (2, 0.0)
+    assert Watch().idle_threads() == (2, 0.0)
 
 
 @pytest.mark.skipif(not threads.STAT.is_file(), reason="needs Linux")
 def test_the_system_is_read_as_it_is():
-    code = "from training.threads import idle_threads; n, others = idle_threads(); print(n, others)"
+    code = "from training.threads import Watch; n, others = Watch().idle_threads(); print(n, others)"
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=include.ROOT, env=environment, capture_output=True, text=True, check=True
