@@ -124,13 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     job = job_from(options)
     lines = Lines(options.json, settings_of(job))
-    try:
-        tune(options, job, lines)
-        best = best_tuned(lines)
-        race(options, job, lines, best)
-    except FailedError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    tune(options, job, lines)
+    best = best_tuned(lines)
+    race(options, job, lines, best)
     print(f"\n{tables(lines, best)}")  # noqa: T201
     return 0
 

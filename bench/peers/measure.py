@@ -19,8 +19,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 WATCHED: Final = 0.5  # seconds between two looks at the memory
 
 
-class FailedError(Exception):
-    """A program ended with an error; its last line."""
+class FailedError(SystemExit):
+    """A program ended with an error; its last line, which is printed, with exit code 1, where nobody catches it."""
 
 
 def measure(name: str, job: Job, python: str) -> dict[str, Any]:
