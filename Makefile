@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+# Tests in as many processes as there are cores, four at most: a file's in one of them, files with slow tests first.
+TEST   := $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast campaign coverage mutation bench check format lock clean
 
@@ -26,10 +28,10 @@ demo: $(VENV)/stamp data/digits  ## set up, train experiments/digits, evaluate i
 	@echo "learning curves: experiments/digits/train_history.png"
 
 test: $(VENV)/stamp  ## set up and run the tests, slow ones too
-	$(RUN) -m pytest -m "not campaign"
+	$(TEST) -m "not campaign"
 
 test-fast: $(VENV)/stamp  ## the tests that take at most seconds each
-	$(RUN) -m pytest -m "not campaign and not slow"
+	$(TEST) -m "not campaign and not slow"
 
 campaign: $(VENV)/stamp  ## the full counts behind docs/, by hand: hours
 	$(RUN) -m pytest -m campaign

@@ -10,15 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import ExifTags, Image
 
 import include
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the programs that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and what it starts, ignores Ctrl-C
+settings.register_profile("beside_others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside_others")  # trainings of other tests hold the cores
 
 TINY_CLASSES = ("apple", "bee", "cloud")
 TINY_COUNTS = {"train": 8, "valid": 4, "test": 4}  # images per class
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no process is left with one when the others have nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ COUNTS = pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytes
 
 @COUNTS
 def test_valid_params_round_trip(file: Path, count: int) -> None:
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(st.fixed_dictionaries({"arch": NAMES}, optional=VALID))
     def check(values: dict[str, Any]) -> None:
         params = load(file, json.dumps(values))
@@ -94,13 +94,13 @@ def test_nothing_else_surprises(file: Path, count: int) -> None:
         assert all(line.isprintable() and 0 < len(line) < 1000 for line in lines or ()), lines
         outcomes[lines is None] += 1
 
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(NEARLY)
     def wrong_values(values: dict[str, Any]) -> None:
         loads(json.dumps(values))
         loads(json.dumps({"arch": "resnet18"} | values))
 
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(SCRAPS, st.text(max_size=20))
     def scraps(text: str, override: str) -> None:
         loads(text)
@@ -108,7 +108,7 @@ def test_nothing_else_surprises(file: Path, count: int) -> None:
         loads(TEMPLATE, override, f"{override}={text}")
         loads(TEMPLATE, f"about={text}")
 
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(st.integers(0, len(TEMPLATE)), st.integers(0, 12), st.text(max_size=4))
     def damaged(at: int, cut: int, put: str) -> None:
         loads(TEMPLATE[:at] + put + TEMPLATE[at + cut :])
@@ -125,7 +125,7 @@ def test_the_lines_are_those_of_the_text(count: int) -> None:
         pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         return [place, *(inner for key, item in pairs for inner in places(item, (*place, key)))]
 
-    @settings(deadline=None, max_examples=count)
+    @settings(max_examples=count)
     @given(JSON_VALUES, st.sampled_from([None, 0, 3]))
     def check(value: Any, indent: int | None) -> None:
         text = json.dumps({"first": 1, "value": value}, indent=indent)

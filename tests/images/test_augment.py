@@ -106,7 +106,7 @@ def test_probability_zero_touches_nothing(name):
     assert torch.equal(run(make([{"name": name, "p": 0}]), batch()), run(make([]), batch()))
 
 
-@pytest.mark.parametrize("name", set(AUGMENTATIONS) - {"alternating_flip", "random_erasing"})
+@pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS) - {"alternating_flip", "random_erasing"}))
 def test_the_probability_is_the_share_of_images_touched(name):
     strong = {
         "colour_jitter": {"brightness": [0.5, 0.6]},

@@ -185,7 +185,7 @@ DIVISIONS = st.builds(
 
 
 @given(counts=COUNTS, division=DIVISIONS, random=st.randoms())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_choice_depends_on_nothing_but_seed_class_and_name(counts, division, random):
     items = items_of(*counts)
     whole = places(divide(items, division)[0])
@@ -197,7 +197,7 @@ def test_the_choice_depends_on_nothing_but_seed_class_and_name(counts, division,
 
 
 @given(counts=COUNTS, division=DIVISIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_image_stays_once_and_train_keeps_every_class(counts, division):
     items = items_of(*counts)
     divided, fractions = divide(items, division)

@@ -432,7 +432,7 @@ SEEDS = [
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_bytes_are_an_image_or_refused(tmp_path_factory, data):
     content = bytearray(data.draw(st.sampled_from(SEEDS)))

@@ -284,7 +284,7 @@ ODD = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_anywhere(tmp_path_factory, data):
     """Whatever stands in one place of one file, reading and comparing go on, and a state is told."""
