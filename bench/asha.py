@@ -9,7 +9,6 @@ epochs of both, and the accuracy of both on the validation split with Wilson's 9
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,9 @@ from tabulate import tabulate
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.part import part  # noqa: E402
 from reports.intervals import wilson  # noqa: E402
+from utils import reports_errors  # noqa: E402
 
 PARAMS: Final[dict[str, Any]] = {
     "arch": "conv", "pretrain": 0, "im_sz": 16, "crop_fraction": 1.0, "num_epochs": 9, "batch_size": 64, "ps": 0.5,
@@ -28,21 +29,6 @@ PARAMS: Final[dict[str, Any]] = {
     "hyper_search": {"learning_rate": [0.0003, 0.001, 0.003, 0.01], "ps": [0.0, 0.25, 0.5, 0.75]},
 }  # fmt: skip
 SEARCHES: Final[dict[str, dict[str, Any]]] = {"asha": {"pruner": {"name": "asha", "grace": 1}}, "grid": {}}
-
-
-def part(source: Path, target: Path, images: dict[str, int]) -> None:
-    """Copies the first images of each class, as many of each, once."""
-    if target.is_dir():
-        return
-    unfinished = target.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for split, number in images.items():
-        classes = sorted(path for path in (source / split).iterdir() if path.is_dir())
-        for folder in classes:
-            (unfinished / split / folder.name).mkdir(parents=True)
-            for image in sorted(folder.iterdir())[: number // len(classes)]:
-                shutil.copyfile(image, unfinished / split / folder.name / image.name)
-    unfinished.rename(target)
 
 
 def search(folder: Path, data: Path, settings: dict[str, Any], jobs: int) -> None:
@@ -84,6 +70,7 @@ def equal(one: Path, other: Path) -> str:
     return f"{sum(both)} of {len(both)}"
 
 
+@reports_errors
 def main() -> int:
     """Runs both searches and prints what they found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-from bench.asha import part
+from bench.part import part
 from bench.peers.job import Job
 from bench.peers.measure import ROOT
 from bench.peers.ours import params_of
@@ -31,6 +31,7 @@ from bench.peers.table import spread
 from bench.peers.torchvision_loop import loaders
 from config.schema import Params
 from model.data_loader import Loader, fetch_dataloader
+from utils import reports_errors
 
 OUT = ROOT / "build" / "data_path"
 NOISE = 4.0  # standard deviation, of 255
@@ -85,6 +86,7 @@ def round_of(job: Job) -> dict[str, float]:
     return {way: cpu_ms(batches, job.images) for way, batches in ways.items()}
 
 
+@reports_errors
 def main() -> int:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,13 +20,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.asha import part
+from bench.part import part
 from bench.peers.__main__ import measured
 from bench.peers.job import Job
 from bench.peers.loops import OURS
 from bench.peers.measure import ROOT
 from bench.peers.ours import params_of
 from bench.peers.table import spread
+from utils import reports_errors
 
 OUT = ROOT / "build" / "growth"
 
@@ -85,6 +86,7 @@ def with_epochs(options: argparse.Namespace) -> str:
     return tabulate(rows, ["epochs", "peak MB", ""], tablefmt="github", disable_numparse=True)
 
 
+@reports_errors
 def main() -> int:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

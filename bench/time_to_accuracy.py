@@ -25,6 +25,7 @@ from bench.peers.job import Job
 from bench.peers.loops import LOOPS, OURS
 from bench.peers.measure import FailedError
 from bench.peers.table import Line, spread
+from utils import reports_errors
 
 TUNED = [name for name, loop in LOOPS.items() if loop.tuned]
 
@@ -119,6 +120,7 @@ def interval(values: Sequence[float]) -> str:
     return f"{fmean(values):.4f} [{fmean(values) - half:.4f}, {fmean(values) + half:.4f}]"
 
 
+@reports_errors
 def main(argv: list[str] | None = None) -> int:
     """Measures and prints the lines and the tables."""
     options = parse(argv)

@@ -19,11 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.asha import part
+from bench.part import part
 from bench.peers.job import Job
 from bench.peers.loops import LOOPS, OURS
 from bench.peers.measure import ROOT, measure
 from bench.peers.table import heading, sequence, table, void
+from utils import reports_errors
 
 INSTALL = "pip install --group peers"
 
@@ -130,6 +131,7 @@ class Lines(list[dict[str, Any]]):
                 file.write(text + "\n")
 
 
+@reports_errors
 def main(argv: list[str] | None = None) -> int:
     """Measures and prints the lines and the table."""
     options = parse(argv)

@@ -163,3 +163,8 @@ def test_side_by_side(tiny_data, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert peers.main([*options, "--pairs", "0"]) == 0
     assert shown.endswith(capsys.readouterr().out)
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    assert peers.main(["--data_dir", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path}/none/train is not there" in capsys.readouterr().err
