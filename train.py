@@ -47,11 +47,14 @@ def main(argv: list[str] | None = None) -> int:
         folder = processes.folder(options.model_dir or options.params)
         folder.lock()  # before torch starts, which takes seconds: a second process leaves at once
         try:
-            from training.catalogues import catalogues
-            from training.lr_find import find
-            from training.run import run
+            from images.read_ahead import reading_ahead
 
-            params = load_params(folder.params, overrides, catalogues())
+            with reading_ahead(options.data_dir):
+                from training.catalogues import catalogues
+                from training.lr_find import find
+                from training.run import run
+
+                params = load_params(folder.params, overrides, catalogues())
             if options.lr_find:
                 find(folder, options.data_dir, params, processes)
             else:

@@ -66,52 +66,73 @@ def _tensors(net: nn.Module) -> Iterator[Tensor]:
 class LastEpochs:
     """Keeps the weights of the last finished epochs, and gives their mean.
 
+    Epochs that are among the last however the run goes on are kept as their sum, so that all together take up no more
+    than one net in float64; only those that may yet drop out are kept one by one.
+
     Args:
         count: how many epochs; fewer when fewer ran.
+
+    Attributes:
+        epochs: their numbers, counted from 1.
+        weights: of the first of them, one by one.
+        total: the sum over the others, in float64 when there are several.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.epochs: list[int] = []
         self.weights: list[Weights] = []
+        self.total: Weights = {}
 
-    def add(self, net: nn.Module, epoch: int, earliest_end: int) -> None:
+    def add(self, net: nn.Module, epoch: int, earliest_end: int, latest_end: int) -> None:
         """Keeps a copy of the weights after an epoch, and nothing of epochs that can no longer be among the last.
 
         Args:
             net: whose weights to copy.
             epoch: its number, counted from 1.
             earliest_end: the first epoch, this one or a later, that may turn out to be the run's last.
+            latest_end: the last epoch that may.
         """
         first = earliest_end - self.count + 1
-        kept = [(e, weights) for e, weights in zip(self.epochs, self.weights, strict=True) if e >= first]
-        if epoch >= first:
-            kept.append(
-                (epoch, {name: tensor.detach().to("cpu", copy=True) for name, tensor in net.state_dict().items()})
-            )
-        self.epochs, self.weights = [e for e, _ in kept], [weights for _, weights in kept]
+        gone = sum(kept < first for kept in self.epochs)
+        self.epochs, self.weights = self.epochs[gone:], self.weights[gone:]
+        if epoch < first:
+            return
+        self.epochs = [*self.epochs, epoch]
+        certain = epoch > latest_end - self.count
+        into = dict(self.total) if certain else {}
+        for name, tensor in net.state_dict().items():
+            new = tensor.detach().to("cpu", copy=True)
+            into[name] = into[name].double() + new if name in into and new.is_floating_point() else new
+        if certain:
+            self.total = into
+        else:
+            self.weights = [*self.weights, into]
 
     def mean(self) -> Weights:
-        """Mean of the kept weights, summed in float64; buffers that are not floating-point as in the last epoch.
+        """Mean of the kept weights, in float64; buffers that are not floating-point as in the last epoch.
 
         BatchNorm's averaged statistics are not those of the averaged weights: recompute_batch_norm makes them so.
         """
-        last = self.weights[-1]
-        return {name: self._mean_of(name) if last[name].is_floating_point() else last[name].clone() for name in last}
+        kept = [*self.weights, self.total] if self.total else self.weights
+        return {name: self._mean_of(name, kept) for name in kept[-1]}
 
-    def _mean_of(self, name: str) -> Tensor:
-        total = torch.zeros_like(self.weights[-1][name], dtype=torch.float64)
-        for weights in self.weights:
+    def _mean_of(self, name: str, kept: list[Weights]) -> Tensor:
+        last = kept[-1][name]
+        if not last.is_floating_point():
+            return last.clone()
+        total = torch.zeros_like(last, dtype=torch.float64)
+        for weights in kept:
             total += weights[name]
-        return (total / len(self.weights)).to(self.weights[-1][name].dtype)
+        return total / len(self.epochs)
 
     def state_dict(self) -> dict[str, Any]:
-        """The kept weights and their epochs."""
-        return {"epochs": self.epochs, "weights": self.weights}
+        """What is kept."""
+        return {"epochs": self.epochs, "weights": self.weights, "total": self.total}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over a saved state."""
-        self.epochs, self.weights = state["epochs"], state["weights"]
+        """Takes over a saved state; those of earlier versions have no sum."""
+        self.epochs, self.weights, self.total = state["epochs"], state["weights"], dict(state.get("total", {}))
 
 
 @torch.no_grad()

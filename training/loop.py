@@ -73,7 +73,8 @@ def fit(parts: Parts, state: Progress, recorder: Recorder) -> str:
         state.history["epochs"].append(epoch_row(state, current_rates(parts.optimizer), train, valid))
         keep_best(state, parts.best_metric, parts.evaluated, outputs)
         watch(parts, state)
-        parts.last_epochs.add(parts.net, state.epoch + 1, earliest_end(parts, state.epoch + 1))
+        ends = earliest_end(parts, state.epoch + 1), last_epoch(parts)
+        parts.last_epochs.add(parts.net, state.epoch + 1, *ends)
         state.seconds, state.epoch_seconds = state.seconds + state.epoch_seconds, 0.0
         state.epoch, state.batch, state.seen = state.epoch + 1, 0, Seen()
         recorder.epoch_end(state)

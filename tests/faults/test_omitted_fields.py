@@ -36,12 +36,12 @@ RUNS = {
     "best": Run(  # in the last epoch, the best one is behind it
         {"num_epochs": 5, "ema_decay": 0.9, "average_epochs": 4, "best_metric": "loss", "seed": 2},
         22,
-        ("learning/net", "learning/ema/steps", "learning/last_epochs/weights", "progress/best", "progress/seen"),
+        ("learning/net", "learning/ema/steps", "learning/last_epochs/total", "progress/best", "progress/seen"),
     ),
     "waiting": Run(  # in epoch 3
-        {"num_epochs": 8, "scheduler": "constant", "early_stopping": WAITS | {"patience": 3}},
+        {"num_epochs": 8, "scheduler": "constant", "average_epochs": 4, "early_stopping": WAITS | {"patience": 3}},
         12,
-        ("learning/stopping/best", "learning/stopping/waited"),
+        ("learning/stopping/best", "learning/stopping/waited", "learning/last_epochs/weights"),
     ),
     "warned": Run(  # in epoch 4, when it has been said that nothing improves
         {"num_epochs": 5, "scheduler": "constant", "early_stopping": WAITS | {"patience": 2, "action": "warn"}},

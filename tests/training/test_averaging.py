@@ -132,19 +132,20 @@ def test_swapping_the_ema_at_every_step_changes_nothing(net):
 # --- last epochs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("latest", [0, 1, 5])  # epochs after which the run may end still
 @pytest.mark.parametrize("ran", [1, 3, 7])
-def test_last_epochs_by_hand(net, ran):
+def test_last_epochs_by_hand(net, ran, latest):
     last = LastEpochs(3)
     kept = []
     for epoch in range(1, ran + 1):
         _change(net, epoch)
-        last.add(net, epoch, ran)
+        last.add(net, epoch, ran, ran + latest)
         kept = [*kept, _copied(net)][-3:]
     assert last.epochs == list(range(max(1, ran - 2), ran + 1))
     for name, tensor in last.mean().items():
         if tensor.is_floating_point():
             expected = torch.stack([weights[name].double() for weights in kept]).mean(dim=0).float()
-            assert torch.equal(tensor, expected)
+            assert torch.equal(tensor.float(), expected)
         else:
             assert torch.equal(tensor, net.state_dict()[name])
 
@@ -155,22 +156,24 @@ def test_the_mean_is_summed_in_double_precision():
     last = LastEpochs(3)
     for epoch, value in enumerate((1e8, 1.0, -1e8), 1):
         nn.init.constant_(net.weight, value)
-        last.add(net, epoch, 3)
+        last.add(net, epoch, 3, 3)
     assert float(last.mean()["weight"].detach()) == pytest.approx(1 / 3)
 
 
 def test_kept_weights_do_not_change_with_the_net(net):
     last = LastEpochs(1)
-    last.add(net, 1, 1)
+    last.add(net, 1, 1, 1)
     before = _copied(net)
     _change(net, 1)
-    _assert_equal(last.mean(), before)
+    other = Small()
+    other.load_state_dict(last.mean())
+    _assert_equal(other.state_dict(), before)
 
 
 def test_only_epochs_that_can_be_the_last_are_kept(net):
     last, held = LastEpochs(2), []
     for epoch, earliest_end in enumerate((2, 2, 4, 5, 5), 1):
-        last.add(net, epoch, earliest_end)
+        last.add(net, epoch, earliest_end, 9)
         held.append(list(last.epochs))
     assert held == [[1], [1, 2], [3], [4], [4, 5]]
 
@@ -183,21 +186,42 @@ def test_with_early_stopping_the_last_epochs_are_there_at_the_end(losses, patien
     while epoch < stopping.last_epoch:
         epoch += 1
         stopping.update(epoch, losses[epoch - 1])
-        last.add(net, epoch, stopping.earliest_end(epoch))
+        last.add(net, epoch, stopping.earliest_end(epoch), stopping.last_epoch)
     assert last.epochs == list(range(max(1, epoch - count + 1), epoch + 1))
 
 
-def test_swapping_the_last_epochs_after_each_changes_nothing(net):
+def test_what_is_certain_takes_up_one_net_alone(net):
+    last, held = LastEpochs(3), []
+    for epoch in range(1, 9):
+        last.add(net, epoch, earliest_end=epoch if epoch < 6 else 8, latest_end=8)
+        held.append((list(last.epochs), len(last.weights), bool(last.total)))
+    assert held[4] == ([3, 4, 5], 3, False)
+    assert held[5:] == [([6], 0, True), ([6, 7], 0, True), ([6, 7, 8], 0, True)]
+
+
+@pytest.mark.parametrize("latest", [6, 7, 20])
+def test_swapping_the_last_epochs_after_each_changes_nothing(net, latest):
     whole, last = LastEpochs(3), LastEpochs(3)
     for epoch in range(1, 7):
         _change(net, epoch)
         state = _through_a_file(last.state_dict())
         last = LastEpochs(3)
         last.load_state_dict(state)
-        whole.add(net, epoch, max(epoch, 3))
-        last.add(net, epoch, max(epoch, 3))
+        whole.add(net, epoch, max(epoch, 3), latest)
+        last.add(net, epoch, max(epoch, 3), latest)
         _assert_equal(last.mean(), whole.mean())
     assert last.epochs == whole.epochs == [4, 5, 6]
+
+
+def test_a_state_from_before_there_was_a_sum(net):
+    before, last = LastEpochs(2), LastEpochs(2)
+    before.add(net, 1, 1, 9)
+    state = before.state_dict()
+    del state["total"]
+    last.load_state_dict(state)
+    last.add(net, 2, 2, 2)
+    mean = last.mean()
+    assert all(torch.allclose(mean[name].float(), tensor.float()) for name, tensor in net.state_dict().items())
 
 
 # --- BatchNorm -------------------------------------------------------------------------------------------------------
