@@ -73,8 +73,7 @@ def with_epochs(options: argparse.Namespace) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job = job_of(options.data_dir, options.epochs, arch="conv", im_sz=16, batch_size=32)
-    params = params_of(job) | {"average_epochs": options.average_epochs}
-    (folder / "params.json").write_text(json.dumps(params))
+    (folder / "params.json").write_text(json.dumps(params_of(job)))
     if code := train.main(["--data_dir", job.data_dir, "--model_dir", str(folder)]):
         raise SystemExit(code)
     held = [row["memory_mb"] for row in json.loads((folder / "history.json").read_text())["epochs"]]
@@ -101,7 +100,6 @@ def main() -> int:
     epochs = kinds.add_parser("epochs")
     epochs.set_defaults(run=with_epochs)
     epochs.add_argument("--epochs", type=int, default=50)
-    epochs.add_argument("--average_epochs", type=int, default=5, help="whose weights are kept for their mean")
     for kind in (images, epochs):
         kind.add_argument("--data_dir", type=Path, required=True)
     options = parser.parse_args()

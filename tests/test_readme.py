@@ -78,7 +78,6 @@ def test_options_exist(capsys):
         "--peers",
         "--megapixels",
         "--arch",
-        "--average_epochs",
     }  # pip's, ray's, sbatch's, tensorboard's, benchmarks'
     chromium = {"--headless", "--no", "--hide", "--window", "--screenshot"}  # the beginnings of its options
     assert named - known <= others | chromium

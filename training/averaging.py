@@ -66,8 +66,8 @@ def _tensors(net: nn.Module) -> Iterator[Tensor]:
 class LastEpochs:
     """Keeps the weights of the last finished epochs, and gives their mean.
 
-    Epochs that are among the last however the run goes on are kept as their sum, so that all together take up no more
-    than one net in float64; only those that may yet drop out are kept one by one.
+    Epochs that are among the last however the run goes on are kept as their sum, so that all of them take up as much as
+    one; only those that may yet drop out are kept one by one.
 
     Args:
         count: how many epochs; fewer when fewer ran.
@@ -75,7 +75,7 @@ class LastEpochs:
     Attributes:
         epochs: their numbers, counted from 1.
         weights: of the first of them, one by one.
-        total: the sum over the others, in float64 when there are several.
+        total: the sum over the others, in float32 or wider.
     """
 
     def __init__(self, count: int) -> None:
@@ -99,18 +99,18 @@ class LastEpochs:
         if epoch < first:
             return
         self.epochs = [*self.epochs, epoch]
-        certain = epoch > latest_end - self.count
-        into = dict(self.total) if certain else {}
+        if epoch <= latest_end - self.count:
+            self.weights = [*self.weights, {name: _copy(tensor) for name, tensor in net.state_dict().items()}]
+            return
         for name, tensor in net.state_dict().items():
-            new = tensor.detach().to("cpu", copy=True)
-            into[name] = into[name].double() + new if name in into and new.is_floating_point() else new
-        if certain:
-            self.total = into
-        else:
-            self.weights = [*self.weights, into]
+            if name in self.total and tensor.is_floating_point():
+                self.total[name] += tensor.cpu()
+            else:
+                wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
+                self.total[name] = _copy(tensor, wide)
 
     def mean(self) -> Weights:
-        """Mean of the kept weights, in float64; buffers that are not floating-point as in the last epoch.
+        """Mean of the kept weights; buffers that are not floating-point as in the last epoch.
 
         BatchNorm's averaged statistics are not those of the averaged weights: recompute_batch_norm makes them so.
         """
@@ -124,7 +124,7 @@ class LastEpochs:
         total = torch.zeros_like(last, dtype=torch.float64)
         for weights in kept:
             total += weights[name]
-        return total / len(self.epochs)
+        return (total / len(self.epochs)).to(last.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """What is kept."""
@@ -133,6 +133,10 @@ class LastEpochs:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a saved state; those of earlier versions have no sum."""
         self.epochs, self.weights, self.total = state["epochs"], state["weights"], dict(state.get("total", {}))
+
+
+def _copy(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True)
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ def test_memory_is_held_against_that_of_the_first_epochs(tiny_data, tmp_path, mo
 
     monkeypatch.setattr("train.main", train_)
     monkeypatch.setattr(growth, "OUT", tmp_path)
-    table = growth.with_epochs(argparse.Namespace(data_dir=tiny_data, epochs=20, average_epochs=1))
+    table = growth.with_epochs(argparse.Namespace(data_dir=tiny_data, epochs=20))
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
     assert rows == [["2", "102", "+0.0%"], ["10", "110", "+7.8%"], ["20", "120", "+17.6%"]]
     params = json.loads((tmp_path / "epochs" / "params.json").read_text())
-    assert (params["arch"], params["num_epochs"], params["average_epochs"]) == ("conv", 20, 1)
+    assert (params["arch"], params["num_epochs"]) == ("conv", 20)

@@ -145,19 +145,20 @@ def test_last_epochs_by_hand(net, ran, latest):
     for name, tensor in last.mean().items():
         if tensor.is_floating_point():
             expected = torch.stack([weights[name].double() for weights in kept]).mean(dim=0).float()
-            assert torch.equal(tensor.float(), expected)
+            assert torch.allclose(tensor, expected, rtol=1e-6, atol=0)
         else:
             assert torch.equal(tensor, net.state_dict()[name])
 
 
-def test_the_mean_is_summed_in_double_precision():
-    """In float32, 1 is lost beside 1e8."""
-    net = nn.Linear(1, 1, bias=False)
-    last = LastEpochs(3)
-    for epoch, value in enumerate((1e8, 1.0, -1e8), 1):
+@pytest.mark.parametrize("latest", [3, 9])
+def test_narrow_numbers_are_summed_wide(latest):
+    """In float16, 60000 + 60000 is infinite."""
+    net = nn.Linear(1, 1, bias=False, dtype=torch.float16)
+    kept = LastEpochs(3)
+    for epoch, value in enumerate((60000.0, 60000.0, -60000.0), 1):
         nn.init.constant_(net.weight, value)
-        last.add(net, epoch, 3, 3)
-    assert float(last.mean()["weight"].detach()) == pytest.approx(1 / 3)
+        kept.add(net, epoch, 3, latest)
+    assert float(kept.mean()["weight"]) == pytest.approx(20000, rel=1e-3)
 
 
 def test_kept_weights_do_not_change_with_the_net(net):
@@ -165,9 +166,7 @@ def test_kept_weights_do_not_change_with_the_net(net):
     last.add(net, 1, 1, 1)
     before = _copied(net)
     _change(net, 1)
-    other = Small()
-    other.load_state_dict(last.mean())
-    _assert_equal(other.state_dict(), before)
+    _assert_equal(last.mean(), before)
 
 
 def test_only_epochs_that_can_be_the_last_are_kept(net):
@@ -221,7 +220,7 @@ def test_a_state_from_before_there_was_a_sum(net):
     last.load_state_dict(state)
     last.add(net, 2, 2, 2)
     mean = last.mean()
-    assert all(torch.allclose(mean[name].float(), tensor.float()) for name, tensor in net.state_dict().items())
+    assert all(torch.allclose(mean[name], tensor) for name, tensor in net.state_dict().items())
 
 
 # --- BatchNorm -------------------------------------------------------------------------------------------------------
