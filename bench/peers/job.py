@@ -93,13 +93,13 @@ class Clock:
         self._phase = ""
 
     def figures(self) -> dict[str, Any]:
-        """How long the first epoch trained; images per second and processor time of an image from the second on."""
-        images, seconds, cpu = (sum(column) for column in zip(*self._phases["train"][1:], strict=True))
-        valid_images, valid_seconds, _ = (sum(column) for column in zip(*self._phases["valid"][1:], strict=True))
+        """How long the first epoch trained; of those after it, images per second and processor time of an image."""
+        images, seconds, cpu = map(sum, zip((0, 0.0, 0.0), *self._phases["train"][1:], strict=True))
+        valid_images, valid_seconds, _ = map(sum, zip((0, 0.0, 0.0), *self._phases["valid"][1:], strict=True))
         return {
-            "images_per_second": round(images / seconds, 2),
-            "cpu_ms_per_image": round(1000 * cpu / images, 2),
-            "valid_images_per_second": round(valid_images / valid_seconds, 2),
+            "images_per_second": round(images / seconds, 2) if images else None,
+            "cpu_ms_per_image": round(1000 * cpu / images, 2) if images else None,
+            "valid_images_per_second": round(valid_images / valid_seconds, 2) if images else None,
             "images": images,
             "first_epoch_s": round(self._phases["train"][0][1], 2),
             "accuracy": None if self.accuracy is None else round(self.accuracy, 4),

@@ -102,6 +102,17 @@ def test_the_clock_leaves_out_the_first_epoch(monkeypatch):
                                "images": 40, "first_epoch_s": 100.0, "accuracy": 0.1667}  # fmt: skip
 
 
+def test_one_epoch_has_no_rates():
+    clock = job.Clock()
+    clock.begin("train")
+    clock.step(10)
+    clock.begin("valid")
+    clock.step(5)
+    clock.end(0.5)
+    figures = clock.figures()
+    assert (figures["images_per_second"], figures["valid_images_per_second"], figures["accuracy"]) == (None, None, 0.5)
+
+
 def test_ours_is_given_what_the_others_are(tiny_data, tmp_path, monkeypatch):
     shutil.copytree(tiny_data, tmp_path / "data")
     what = job.Job(data_dir=str(tmp_path / "data"), scratch=str(tmp_path), arch="resnet18", classes=3, im_sz=32,
