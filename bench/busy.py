@@ -19,7 +19,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.peers.__main__ import Lines, add_options, installed, job_of, measured, settings_of
+from bench.peers.__main__ import Lines, add_options, installed, job_of, measured, needs_rates, settings_of
 from bench.peers.job import Job
 from bench.peers.loops import LOOPS, OURS
 from bench.peers.table import Line, spread
@@ -73,8 +73,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", nargs="+", default=["torchvision tuned"], choices=[*LOOPS])
+    peers = [name for name in LOOPS if name != OURS]
+    parser.add_argument("--peers", nargs="+", default=["torchvision tuned"], choices=peers)
     options = parser.parse_args(argv)
+    needs_rates(parser, options)
     job = job_of(options)
     lines = Lines(options.json, settings_of(job) | {"busy": BUSY})
     names = [OURS, *installed(options.python, options.peers)]

@@ -25,22 +25,35 @@ PATIENCE: Final = 5  # seconds for writing down what it found
 @contextlib.contextmanager
 def reading_ahead(data_dir: Path) -> Iterator[None]:
     """Looks through a data folder meanwhile, where that gains time: it is new, torch is to come, two cores."""
-    known = (data_dir / CACHE / FILE).exists()
-    if known or "torch" in sys.modules or not os.access(data_dir, os.W_OK) or os.cpu_count() == 1:
-        yield
-        return
-    quiet = subprocess.DEVNULL  # what is wrong with the folder is told by whoever needs it
-    command = [sys.executable, "-m", "images.read_ahead", str(data_dir.resolve()), str(os.getpid())]
-    reader = subprocess.Popen(command, cwd=include.ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+    reader = _reader(data_dir)
     try:
         yield
     finally:
-        reader.terminate()
-        try:
-            reader.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            reader.kill()
-            reader.wait()
+        if reader is not None:
+            _end(reader)
+
+
+def _reader(data_dir: Path) -> subprocess.Popen[bytes] | None:
+    """The process; none where nothing is to be gained, or it cannot be started."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    known = os.path.exists(data_dir / CACHE / FILE)  # noqa: PTH110 (a Path's raises where it may not look)
+    if known or "torch" in sys.modules or not os.access(data_dir, os.W_OK) or cores == 1:
+        return None
+    quiet = subprocess.DEVNULL  # what is wrong with the folder is told by whoever needs it
+    command = [sys.executable, "-m", "images.read_ahead", os.path.abspath(data_dir), str(os.getpid())]  # noqa: PTH100
+    try:
+        return subprocess.Popen(command, cwd=include.ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+    except OSError:  # so many processes are not allowed
+        return None
+
+
+def _end(reader: subprocess.Popen[bytes]) -> None:
+    reader.terminate()
+    try:
+        reader.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        reader.kill()
+        reader.wait()
 
 
 def read(root: Path, parent: int) -> None:
@@ -63,8 +76,10 @@ def read(root: Path, parent: int) -> None:
             with contextlib.suppress(OSError, ImageError):
                 memory.content(path, _size)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        memory.keep()
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        finally:  # also when it came just then
+            memory.keep()
 
 
 def _size(file: Path) -> tuple[int, int]:

@@ -25,7 +25,7 @@ TINY_COUNTS = {"train": 8, "valid": 4, "test": 4}  # images per class
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts files with slow tests first, so that no process is left with one when the others have nothing to do."""
+    """Puts files with slow tests first: at the end, one process might be left with one, and the others idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

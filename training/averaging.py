@@ -106,11 +106,10 @@ class LastEpochs:
             if name in self.total and tensor.is_floating_point():
                 self.total[name] += tensor.cpu()
             else:
-                wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
-                self.total[name] = _copy(tensor, wide)
+                self.total[name] = _copy(tensor, _wide(tensor))
 
     def mean(self) -> Weights:
-        """Mean of the kept weights; buffers that are not floating-point as in the last epoch.
+        """Mean of the kept weights, in float32 or wider; buffers that are not floating-point as in the last epoch.
 
         BatchNorm's averaged statistics are not those of the averaged weights: recompute_batch_norm makes them so.
         """
@@ -124,19 +123,25 @@ class LastEpochs:
         total = torch.zeros_like(last, dtype=torch.float64)
         for weights in kept:
             total += weights[name]
-        return (total / len(self.epochs)).to(last.dtype)
+        return (total / len(self.epochs)).to(_wide(last))
 
     def state_dict(self) -> dict[str, Any]:
-        """What is kept."""
+        """What is kept, and changed by `add`."""
         return {"epochs": self.epochs, "weights": self.weights, "total": self.total}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a saved state; those of earlier versions have no sum."""
-        self.epochs, self.weights, self.total = state["epochs"], state["weights"], dict(state.get("total", {}))
+        self.epochs, self.weights = state["epochs"], state["weights"]
+        self.total = {name: tensor.clone() for name, tensor in state.get("total", {}).items()}
 
 
 def _copy(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """What a sum is kept in."""
+    return torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
 
 
 @torch.no_grad()

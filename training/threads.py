@@ -2,7 +2,8 @@
 
 Threads of one operator wait for each other by spinning. Where another program holds the core of one of them, the others
 burn their time: on two cores that several programs were using, a training in bf16 was several times faster with one
-thread than with two (python -m bench.busy measures it). One thread fewer costs its share, and no more.
+thread than with two. One thread fewer costs its share, and no more (python -m bench.busy: ours beside a loop that uses
+all threads).
 """
 
 import os

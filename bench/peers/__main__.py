@@ -35,7 +35,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peers", nargs="+", default=[name for name in LOOPS if name != OURS], choices=list(LOOPS))
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    needs_rates(parser, options)
+    return options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, help="default: 32 from 128 pixels on, else 64")
     parser.add_argument("--train", type=int, default=480, help="images to train on")
     parser.add_argument("--valid", type=int, default=160, help="images to validate on")
-    parser.add_argument("--epochs", type=int, default=2, help="the first is not counted")
+    parser.add_argument("--epochs", type=int, default=2, help="rates are of those after the first")
     parser.add_argument("--workers", type=int, default=2, help="that decode images")
     parser.add_argument("--scale", type=float, default=0.08, help="the least area of a random resized crop")
     parser.add_argument("--load", type=float, default=0.5, help="cores that others may keep busy")
@@ -54,6 +56,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the peers")
     parser.add_argument("--json", type=Path, help="a file to which the lines are added")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "peers", help="where images and runs are kept")
+
+
+def needs_rates(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends with a line where nothing would be counted."""
+    if options.epochs < 2:
+        parser.error("--epochs: at least 2, as the first is not counted")
 
 
 def installed(python: str, names: list[str]) -> list[str]:

@@ -1,8 +1,6 @@
 """Beside a busy program: what is held against what."""
 
 import itertools
-import os
-import time
 
 import pytest
 
@@ -40,20 +38,17 @@ def test_each_loop_alone_and_beside_the_program(tiny_data, tmp_path, capsys, mon
     given = ["--data_dir", str(tiny_data), "--train", "24", "--valid", "12", "--out", str(tmp_path / "out"),
              "--json", str(tmp_path / "lines.jsonl"), "--rounds"]  # fmt: skip
     assert busy.main([*given, "1"]) == 0
-    rates = itertools.count(1)  # the same once more, as another seed
-    assert busy.main([*given, "1"]) == 0
+    assert busy.main([*given, "1"]) == 0  # goes on with another seed
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in capsys.readouterr().out.splitlines()[-2:]]
     assert rows == [
-        [OURS, "40.0", "40.0", "1.00 (1.00 to 1.00)", "2"],  # 40 x 1, 20 x 2
-        [PEER, "90.0", "36.0", "0.40 (0.40 to 0.40)", "2"],  # 30 x 3, 9 x 4
+        [OURS, "120.0", "80.0", "0.80 (0.60 to 1.00)", "2"],  # 40 x 1, 20 x 2; 40 x 5, 20 x 6
+        [PEER, "150.0", "54.0", "0.37 (0.34 to 0.40)", "2"],  # 30 x 3, 9 x 4; 30 x 7, 9 x 8
     ]
     assert not running
 
 
 @pytest.mark.skipif(not STAT.is_file(), reason="the system does not tell what the cores do")
 def test_the_busy_program_makes_nothing_void():
-    cpu, started = measure.cpu_seconds(), time.monotonic()
+    before = measure.cpu_seconds()
     with busy.busy_program():
-        pass
-    seconds = time.monotonic() - started
-    assert busy.SETTLED / 4 < measure.cpu_seconds() - cpu < seconds + 2 / os.sysconf("SC_CLK_TCK")
+        assert measure.cpu_seconds() > before + 0.05  # as what this process started, it is none of the others

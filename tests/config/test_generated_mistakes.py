@@ -1,6 +1,7 @@
 """Thousands of params files, each with its expected outcome: what is said of which line, or every value as written."""
 
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_every_mistake_is_told_and_nothing_else(file: Path, count: int, capsys: 
             wrong.update(case.wrong)
             right.update(set(case.values) - case.wrong)
     with capsys.disabled():
-        print(f"\nparams files: {dict(outcomes)}, mistakes in them: {wrong.total()}")
+        print(f"\nparams files: {dict(outcomes)}, mistakes in them: {wrong.total()}", file=sys.stderr)
     assert min(outcomes.values()) >= count // 10
     assert all(right[key] and wrong[key] for key in PROPERTIES)
 

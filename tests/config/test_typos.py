@@ -2,6 +2,7 @@
 
 import json
 import string
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,10 @@ def test_a_slip_finds_its_key(file: Path, every: int, capsys: pytest.CaptureFixt
                 right[f"{place}.{key}"] += sum(f'; did you mean "{key}"?' in line for line in told)
     share = right.total() / tried.total()
     with capsys.disabled():
-        print(f"\ntypos of {len(tried)} keys: {tried.total()}, told rightly: {right.total()} ({share:.2%})")
+        print(
+            f"\ntypos of {len(tried)} keys: {tried.total()}, told rightly: {right.total()} ({share:.2%})",
+            file=sys.stderr,
+        )
     assert len(tried) == sum(len(model.model_fields) for model in INSIDE.values())
     assert tried.total() >= 30_000 // every
     assert share >= 0.95

@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,6 +40,6 @@ def say(capsys):
 
     def counted(line: str) -> None:
         with capsys.disabled():
-            print(f"\n{line}", flush=True)
+            print(f"\n{line}", file=sys.stderr, flush=True)  # where pytest-xdist shows it too
 
     return counted

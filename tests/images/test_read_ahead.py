@@ -1,5 +1,6 @@
 """A folder that is read while torch is imported: what is found is remembered, and nothing else is changed by it."""
 
+import errno
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+import include
 from images import folder as folder_module
 from images import memory, read_ahead
 from images.folder import check_headers, scan
@@ -26,7 +28,7 @@ def data(tiny_data, tmp_path):
 def to_gain(monkeypatch):
     """A program that has yet to import torch, on two cores."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
 
 
 def remembered(data):
@@ -106,20 +108,40 @@ def test_nobody_waits_for_it(data, to_gain, monkeypatch, program):
     started[0].stdout.close()
 
 
-@pytest.mark.parametrize("why", ["torch is there", "known", "one core", "cannot be written", "not there"])
+@pytest.mark.parametrize("why", ["torch is there", "known", "one core", "cannot be written", "not there", "too long"])
 def test_where_nothing_is_to_be_gained(data, to_gain, monkeypatch, why):
     monkeypatch.setattr(subprocess, "Popen", None)
     if why == "torch is there":
         monkeypatch.setitem(sys.modules, "torch", None)
     elif why == "known":
-        check_headers(scan(data), 100, skip_bad=False)
-        (data / memory.CACHE).mkdir(exist_ok=True)
+        (data / memory.CACHE).mkdir()
         (data / memory.CACHE / memory.FILE).touch()
     elif why == "one core":
-        monkeypatch.setattr(os, "cpu_count", lambda: 1)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     elif why == "cannot be written":
         monkeypatch.setattr(os, "access", lambda path, mode: False)
     else:
-        data /= "none"
+        data /= "none" if why == "not there" else "n" * 300
     with reading_ahead(data):
         pass
+
+
+def test_a_process_that_cannot_be_started(data, to_gain, monkeypatch):
+    def refuse(command, **options):
+        raise BlockingIOError(errno.EAGAIN, "too many processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with reading_ahead(data):
+        assert not remembered(data)
+
+
+@pytest.mark.slow
+def test_train_py_has_it_read(data, tmp_path):
+    """Although what it was to train is refused."""
+    time.sleep(memory.SETTLED + 0.1)
+    (tmp_path / "params.json").write_text('{"arch": "resnet81"}')
+    command = [sys.executable, "train.py", "--data_dir", str(data), "--model_dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=include.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "resnet81" in done.stderr
+    assert remembered(data) == paths_of(data)
