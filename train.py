@@ -13,6 +13,7 @@ from pathlib import Path
 import include
 from config.load import load_params
 from training.processes import join
+from training.threads import Watch
 from utils import UserError, reports_errors
 
 
@@ -36,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 @reports_errors
 def main(argv: list[str] | None = None) -> int:
     """Trains and returns the exit code: 0 done, 2 bad input, 3 busy or finished, 4 fault, 130/138/143 by a signal."""
-    options = parse(argv)
+    options, watch = parse(argv), Watch()
     if (options.params is None) == (options.model_dir is None):
         raise UserError("name the experiment once: --model_dir experiments/x, or experiments/x/params.json")
     if options.lr_find and (options.overwrite or options.exact):
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
                 find(folder, options.data_dir, params, processes)
             else:
                 overwrite = options.overwrite and not processes.restarted
-                run(folder, options.data_dir, params, processes, exact=options.exact, overwrite=overwrite)
+                run(folder, options.data_dir, params, processes, watch, exact=options.exact, overwrite=overwrite)
         finally:
             folder.unlock()
     return include.DONE

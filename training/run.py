@@ -40,6 +40,7 @@ def run(
     data_dir: Path,
     params: Params,
     processes: Processes,
+    watch: Watch,
     *,
     exact: bool = False,
     overwrite: bool = False,
@@ -51,6 +52,7 @@ def run(
         data_dir: data/<name> with train/ and valid/.
         params: checked parameters.
         processes: that train it together.
+        watch: has been looking at the cores since the program started.
         exact: refuse to continue when this machine would compute other bits than before.
         overwrite: move the results of an earlier run aside and start anew.
 
@@ -73,7 +75,7 @@ def run(
         with signals, logging_to(folder.file(run_folder.LOG)), _truthful_state(folder), processes.failing_together():
             if overwrite and aside is not None:
                 log.info("the earlier results are in %s", aside)
-            return _run(folder, data_dir, params, processes, exact, signals)
+            return _run(folder, data_dir, params, processes, watch, exact, signals)
     finally:
         folder.unlock()
 
@@ -145,9 +147,17 @@ def open_data(data_dir: Path, params: Params) -> tuple[DataFolder, dict[str, str
     return data, dict(skipped)
 
 
-def _run(folder: RunFolder, data_dir: Path, params: Params, processes: Processes, exact: bool, signals: Signals) -> str:
+def _run(
+    folder: RunFolder,
+    data_dir: Path,
+    params: Params,
+    processes: Processes,
+    watch: Watch,
+    exact: bool,
+    signals: Signals,
+) -> str:
     trackers = Trackers(params.trackers if processes.first else [], folder)
-    saved, watch = checkpoint.load(folder), Watch()
+    saved = checkpoint.load(folder)
     before = saved["origin"] if saved else None
     with processes.in_turn():  # it remembers what it has read
         data, skipped = open_data(data_dir, params)

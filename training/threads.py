@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import torch
-
 SECONDS: Final = 0.2  # of watching, at least
 SPARED: Final = 0.25  # cores that others may take before a thread is given up
 STAT: Final = Path("/proc/stat")
@@ -23,7 +21,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._before = STAT.read_text() if STAT.is_file() else None
-        self._own, self._started = time.process_time(), time.monotonic()
+        self._own, self._started = own_seconds(), time.monotonic()
 
     def idle_threads(self) -> tuple[int, float]:
         """As many threads as torch would use, less the cores that others have kept busy, but at least one.
@@ -32,14 +30,21 @@ class Watch:
             The threads, and the cores that others were seen to keep busy; 0 where that was not looked at: when
             OMP_NUM_THREADS says how many threads are wanted, there is one anyway, or the system does not tell.
         """
+        import torch  # a program watches while this is imported
+
         most = torch.get_num_threads()
         if most == 1 or "OMP_NUM_THREADS" in os.environ or self._before is None:
             return most, 0.0
         time.sleep(max(0.0, SECONDS - (time.monotonic() - self._started)))
-        own, seconds = time.process_time() - self._own, time.monotonic() - self._started
+        own, seconds = own_seconds() - self._own, time.monotonic() - self._started
         cores = os.sched_getaffinity(0)
         others = max(0.0, busy_cores(self._before, STAT.read_text(), cores) - own / seconds)
         return max(1, min(most, int(len(cores) - others + SPARED))), others
+
+
+def own_seconds() -> float:
+    """Processor time of this process, and of those it started that have ended."""
+    return sum(os.times()[:4])
 
 
 def busy_cores(before: str, after: str, cores: set[int]) -> float:

@@ -42,7 +42,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(threads, "STAT", tmp_path / "stat")
-    monkeypatch.setattr(threads.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(threads, "own_seconds", lambda: 0.0)
     (tmp_path / "stat").write_text(BEFORE)
 
     def says(*spent):
@@ -69,7 +69,7 @@ def test_a_core_that_others_use_is_left_to_them(machine, spent, expected):
 def test_what_this_process_does_is_no_reason(machine, monkeypatch):
     machine((20, 0), (20, 0), (20, 0))
     own, now = iter((0.0, 3.0)), iter((0.0, 0.0, 1.0))  # three cores for a second
-    monkeypatch.setattr(threads.time, "process_time", lambda: next(own))
+    monkeypatch.setattr(threads, "own_seconds", lambda: next(own))
     monkeypatch.setattr(threads.time, "monotonic", lambda: next(now))
     assert Watch().idle_threads() == (2, 0.0)
 
@@ -100,6 +100,12 @@ def test_what_a_person_asks_for_is_not_questioned(machine, monkeypatch):
 def test_a_system_that_does_not_tell(machine, tmp_path):
     (tmp_path / "stat").unlink()
     assert Watch().idle_threads() == (2, 0.0)
+
+
+def test_what_it_started_is_its_own():
+    before = threads.own_seconds()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    assert threads.own_seconds() - before >= 0.25
 
 
 @pytest.mark.skipif(not threads.STAT.is_file(), reason="needs Linux")
