@@ -378,6 +378,11 @@ def progress(items: Iterable[T], what: str, total: int | None = None, initial: i
     return tqdm(items, desc=what, total=total, initial=initial, unit=unit, leave=False, disable=silent)
 
 
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def peak_memory_mb(status: Path = Path("/proc/self/status")) -> float:
     """The most memory that this process has held, in units of 2**20 bytes.
 

@@ -18,6 +18,7 @@ import include
 from images.folder import scan
 from images.memory import CACHE, FILE, Memory
 from images.read import ImageError, read_header
+from utils import cores
 
 PATIENCE: Final = 5  # seconds for writing down what it found
 
@@ -35,9 +36,8 @@ def reading_ahead(data_dir: Path) -> Iterator[None]:
 
 def _reader(data_dir: Path) -> subprocess.Popen[bytes] | None:
     """The process; none where nothing is to be gained, or it cannot be started."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     known = os.path.exists(data_dir / CACHE / FILE)  # noqa: PTH110 (a Path's raises where it may not look)
-    if known or "torch" in sys.modules or not os.access(data_dir, os.W_OK) or cores == 1:
+    if known or "torch" in sys.modules or not os.access(data_dir, os.W_OK) or cores() == 1:
         return None
     quiet = subprocess.DEVNULL  # what is wrong with the folder is told by whoever needs it
     command = [sys.executable, "-m", "images.read_ahead", os.path.abspath(data_dir), str(os.getpid())]  # noqa: PTH100

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import include
 from config.space import Combination
-from utils import UserError
+from utils import UserError, cores
 
 Environment = dict[str, str]
 
@@ -251,11 +251,6 @@ def slots(jobs: int | None, gpus: str, jobs_per_gpu: int) -> list[Environment]:
         return [{"CUDA_VISIBLE_DEVICES": ""}] * (jobs or min(cores(), MOST_CPU_SLOTS))
     shared = [{"CUDA_VISIBLE_DEVICES": device} for _ in range(jobs_per_gpu) for device in devices]
     return [shared[index % len(shared)] for index in range(jobs or len(shared))]
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_per_slot(number: int) -> int:

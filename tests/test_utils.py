@@ -570,3 +570,12 @@ def test_import_is_light() -> None:
 
 def test_the_log_has_one_name() -> None:
     assert log is logging.getLogger("dossier")
+
+
+def test_cores_are_those_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
+    assert utils.cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for known, expected in ((8, 8), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda known=known: known)
+        assert utils.cores() == expected
