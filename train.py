@@ -50,17 +50,17 @@ def main(argv: list[str] | None = None) -> int:
         try:
             from images.read_ahead import reading_ahead
 
-            with reading_ahead(options.data_dir):
+            with reading_ahead(options.data_dir) as reading:
                 from training.catalogues import catalogues
                 from training.lr_find import find
                 from training.run import run
 
                 params = load_params(folder.params, overrides, catalogues())
-            if options.lr_find:
-                find(folder, options.data_dir, params, processes)
-            else:
-                overwrite = options.overwrite and not processes.restarted
-                run(folder, options.data_dir, params, processes, watch, exact=options.exact, overwrite=overwrite)
+                if options.lr_find:
+                    find(folder, reading, params, processes)
+                else:
+                    overwrite = options.overwrite and not processes.restarted
+                    run(folder, reading, params, processes, watch, exact=options.exact, overwrite=overwrite)
         finally:
             folder.unlock()
     return include.DONE

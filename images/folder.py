@@ -210,9 +210,15 @@ def _read_table(root: Path, split: str) -> tuple[list[str], dict[str, list[float
 
 
 def check_headers(
-    folder: DataFolder, max_megapixels: float, skip_bad: bool
+    folder: DataFolder, max_megapixels: float, skip_bad: bool, memory: Memory | None = None
 ) -> tuple[DataFolder, list[tuple[str, str]]]:
     """Reads the header of every image, and its bytes for the fingerprint; those of unchanged files are remembered.
+
+    Args:
+        folder: as `scan` found it.
+        max_megapixels: larger images are bad.
+        skip_bad: leave bad images out.
+        memory: of the folder's files, when one was asked before.
 
     Returns:
         The folder with sizes and contents of its images, without those that have no readable header, and these with
@@ -221,7 +227,7 @@ def check_headers(
     Raises:
         UserError: naming them, unless `skip_bad`; or when a split or a class of train would be left empty.
     """
-    memory = Memory(folder.root)
+    memory = memory or Memory(folder.root)
 
     def size(file: Path) -> tuple[int, int]:
         header = read_header(file, max_megapixels)

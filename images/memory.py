@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import PIL
 
 from images.shards import locate
-from utils import TEMPORARY_PREFIX, TrainingFault, UserError, read_json, to_json, write_atomic
+from utils import TEMPORARY_PREFIX, TrainingFault, UserError, read_json, write_atomic
 
 CACHE: Final = ".cache"
 FILE: Final = "fingerprint.json"
@@ -38,7 +38,8 @@ class Memory:
     """The contents of a folder's files, each read once.
 
     They are remembered in .cache/fingerprint.json by size, modification time and inode, if the folder can be written. A
-    file changed within the last seconds is read again, as its time may not tell. Threads may share one.
+    file changed within the last seconds is read again, as its time may not tell. Threads may share one. What other
+    processes found out about the folder just now can be told to it.
 
     Args:
         root: the data folder.
@@ -47,9 +48,27 @@ class Memory:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._cache = root / CACHE / FILE
-        self._known = _load(self._cache)
+        self._known: dict[str, list[Any]] | None = None
+        self._told: dict[str, Content] = {}
         self._fresh: dict[str, list[Any]] = {}
         self._now = time.time()
+
+    def known(self) -> dict[str, list[Any]]:
+        """What is remembered, looked up once."""
+        if self._known is None:
+            self._known = _load(self._cache)
+        return self._known
+
+    def learn(self, path: str, content: Content, fresh: list[Any] | None) -> None:
+        """Takes over what another memory of this folder found just now, and, unless None, has in `take` for it."""
+        self._told[path] = content
+        if fresh is not None:
+            self._fresh[path] = fresh
+
+    def take(self) -> dict[str, list[Any]]:
+        """What is to be remembered of each file looked at since this was asked last."""
+        fresh, self._fresh = self._fresh, {}
+        return fresh
 
     def content(self, path: str, size: Callable[[Path], tuple[int, int]] | None = None) -> Content:
         """What a file holds.
@@ -61,13 +80,15 @@ class Memory:
         Raises:
             OSError: when the file cannot be read.
         """
+        if (told := self._told.get(path)) is not None and (size is None or told.height):
+            return told
         member = locate(f"{self._root}/{path}")
         about = member.about if member else os.stat(f"{self._root}/{path}")  # noqa: PTH116 (a Path takes longer)
         key = [about.st_size, about.st_mtime_ns, about.st_ino]
         if member:
             key = [member.size, *key[1:], member.offset]
         settled = self._now - max(about.st_mtime, about.st_ctime) > SETTLED
-        entry = self._known.get(path)
+        entry = self.known().get(path)
         if settled and entry is not None and entry[3:] == key and (size is None or entry[1]):
             return Content(key[0], *entry[:3])
         file = self._root / path
@@ -81,12 +102,13 @@ class Memory:
         """Writes down what was learnt, if anything was; a folder that cannot be written is read anew each time."""
         if not self._fresh:
             return
-        files = self._known | self._fresh
+        files = self.known() | self._fresh
         try:
             self._cache.parent.mkdir(exist_ok=True)
             for left in self._cache.parent.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed; a process
                 left.unlink(missing_ok=True)  # that writes this file just now gives up, and reads again next time
-            write_atomic(self._cache, to_json({"files": files, "sha256": _digest(files)}))
+            text = json.dumps({"files": files, "sha256": _digest(files)})  # to_json takes ten times as long
+            write_atomic(self._cache, text.encode())
         except (OSError, TrainingFault):
             return
 

@@ -1,85 +1,141 @@
-"""Reads a data folder in a process of its own, while this one imports torch, which takes seconds and one core.
+"""Reads a data folder in other processes, while this one imports torch, which takes seconds and one core.
 
-What it finds out is in the folder's memory by then, or as much as it had time for. Nothing else depends on it.
+A header is read in Python, so that threads would take turns; processes use all cores. They tell what they find, keep
+nothing, and end when nobody listens. What they did not tell is read by whoever needs it.
 """
 
 import contextlib
-import itertools
+import io
+import json
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import include
 from images.folder import scan
-from images.memory import CACHE, FILE, Memory
+from images.memory import Content, Memory
 from images.read import ImageError, read_header
-from utils import cores
+from utils import cores, progress
 
-PATIENCE: Final = 5  # seconds for writing down what it found
+MOST: Final = 8  # processes that read
+NICE: Final = 5  # they leave a core to the program, where they have no core each
+REFRESH: Final = 0.1  # seconds between two looks at how far they are
+
+
+class Reading:
+    """A data folder that is being read.
+
+    Args:
+        root: the folder.
+        reader: a process that leads a group of its own, and whose output is that of `tell`; None: nobody reads.
+    """
+
+    def __init__(self, root: Path, reader: subprocess.Popen[bytes] | None) -> None:
+        self.root = root
+        self._reader = reader
+        self._told = bytearray()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def memory(self, images: int) -> Memory:
+        """What was found; waits until all is.
+
+        Args:
+            images: how many there are, for the bar.
+        """
+        with progress((), "reading images", total=images, unit="image") as bar:
+            while self._listener.is_alive():
+                self._listener.join(REFRESH)
+                bar.update(self._told.count(b"\n") - bar.n)
+        self.stop()
+        told, self._told = self._told, bytearray()
+        memory = Memory(self.root)
+        with contextlib.suppress(ValueError):  # the last line of a reader that was killed
+            for line in io.BytesIO(told):
+                path, content, remembered_by = json.loads(line)
+                memory.learn(path, Content(*content), remembered_by)
+        return memory
+
+    def stop(self) -> None:
+        """Ends the readers, however far they are."""
+        if self._reader is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._reader.pid, signal.SIGKILL)
+            self._listener.join()
+            self._reader.communicate()  # waits, so that its time counts as this process's own from here on
+            self._reader = None
+
+    def _listen(self) -> None:
+        """In pieces as large as a pipe holds: for each, the thread waits until an importing program lets it run."""
+        if self._reader is not None and self._reader.stdout is not None:
+            while piece := os.read(self._reader.stdout.fileno(), 2**20):
+                self._told += piece
 
 
 @contextlib.contextmanager
-def reading_ahead(data_dir: Path) -> Iterator[None]:
-    """Looks through a data folder meanwhile, where that gains time: it is new, torch is to come, two cores."""
-    reader = _reader(data_dir)
+def reading_ahead(data_dir: Path) -> Iterator[Reading]:
+    """A data folder that is read from now on, where that gains time: torch is yet to come, and there are two cores."""
+    gains = "torch" not in sys.modules and cores() > 1
+    reading = Reading(data_dir, _start(data_dir, min(MOST, cores())) if gains else None)
     try:
-        yield
+        yield reading
     finally:
-        if reader is not None:
-            _end(reader)
+        reading.stop()
 
 
-def _reader(data_dir: Path) -> subprocess.Popen[bytes] | None:
-    """The process; none where nothing is to be gained, or it cannot be started."""
-    known = os.path.exists(data_dir / CACHE / FILE)  # noqa: PTH110 (a Path's raises where it may not look)
-    if known or "torch" in sys.modules or not os.access(data_dir, os.W_OK) or cores() == 1:
-        return None
+def _start(data_dir: Path, processes: int) -> subprocess.Popen[bytes] | None:
+    command = [sys.executable, "-m", "images.read_ahead", os.path.abspath(data_dir), str(processes)]  # noqa: PTH100
     quiet = subprocess.DEVNULL  # what is wrong with the folder is told by whoever needs it
-    command = [sys.executable, "-m", "images.read_ahead", os.path.abspath(data_dir), str(os.getpid())]  # noqa: PTH100
     try:
-        return subprocess.Popen(command, cwd=include.ROOT, stdin=quiet, stdout=quiet, stderr=quiet)
+        return subprocess.Popen(
+            command, cwd=include.ROOT, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, start_new_session=True
+        )
     except OSError:  # so many processes are not allowed
         return None
 
 
-def _end(reader: subprocess.Popen[bytes]) -> None:
-    reader.terminate()
-    try:
-        reader.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        reader.kill()
-        reader.wait()
+# --- in the reader ---------------------------------------------------------------------------------------------------
 
 
-def read(root: Path, parent: int) -> None:
-    """Reads headers and bytes of the images to train and validate on, until told to stop or left alone.
+def tell(root: Path, processes: int, pipe: int) -> None:
+    """Reads headers and bytes of the images to train and validate on.
 
     Args:
         root: the data folder.
-        parent: the process for which it reads.
+        processes: that share the work: this one, and others that it starts.
+        pipe: gets a line of JSON for each image: path, content, and what that is remembered by if it is new and may be
+            remembered; nothing for one that cannot be read.
 
     Raises:
-        SystemExit: it was told to stop; what it found is kept.
+        UserError: what is wrong with the folder. BrokenPipeError: nobody listens any more.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the one who started it
-    signal.signal(signal.SIGTERM, _stop)
     memory = Memory(root)
-    try:
-        for path in itertools.chain.from_iterable(split.paths for split in scan(root).splits.values()):
-            if os.getppid() != parent:
-                break
-            with contextlib.suppress(OSError, ImageError):
-                memory.content(path, _size)
-    finally:
+    memory.known()  # now, and not in each process
+    paths = [path for split in scan(root).splits.values() for path in split.paths]
+    share = next((number for number in range(1, processes) if os.fork() == 0), 0)
+    block = b""
+    for path in paths[share::processes]:
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        finally:  # also when it came just then
-            memory.keep()
+            content = memory.content(path, _size)
+        except (OSError, ImageError):
+            continue
+        line = json.dumps([path, content, memory.take().get(path)]).encode() + b"\n"
+        if len(block) + len(line) > select.PIPE_BUF:
+            os.write(pipe, block)
+            block = b""
+        if len(line) <= select.PIPE_BUF:  # else others might write in between
+            block += line
+    os.write(pipe, block)
+    with contextlib.suppress(ChildProcessError):
+        while share == 0:
+            os.wait()
 
 
 def _size(file: Path) -> tuple[int, int]:
@@ -87,9 +143,6 @@ def _size(file: Path) -> tuple[int, int]:
     return header.height, header.width
 
 
-def _stop(number: int, frame: object) -> NoReturn:
-    raise SystemExit
-
-
 if __name__ == "__main__":
-    read(Path(sys.argv[1]), int(sys.argv[2]))
+    os.nice(NICE)
+    tell(Path(sys.argv[1]), int(sys.argv[2]), sys.stdout.fileno())

@@ -9,7 +9,6 @@ accumulation are those of the run, from its first weights on; with "gradual" fre
 import contextlib
 import dataclasses
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from config import run_folder
 from config.parts import RateRange
 from config.run_folder import RunFolder
 from config.schema import Params
+from images.read_ahead import Reading
 from model.optim import group_rates
 from model.schedule import Row, Schedule
 from training import checkpoint
@@ -59,14 +59,14 @@ class Found(NamedTuple):
     lowest: float
 
 
-def find(folder: RunFolder, data_dir: Path, params: Params, processes: Processes) -> None:
+def find(folder: RunFolder, reading: Reading, params: Params, processes: Processes) -> None:
     """Tests the rates of an experiment, writes lr_find.json and lr_find.png, and prints what to put into params.json.
 
     Nothing else in the folder changes, and no random number generator.
 
     Args:
         folder: the experiment, trained, half trained or not.
-        data_dir: data/<name> with train/ and valid/.
+        reading: of data/<name> with train/ and valid/.
         params: checked parameters.
         processes: that share each batch.
 
@@ -76,9 +76,9 @@ def find(folder: RunFolder, data_dir: Path, params: Params, processes: Processes
     with logging_to(None), processes.failing_together(), torch.random.fork_rng():
         if checkpoint.exists(folder):
             log.info("%s: has been trained; the test starts from the weights it started from", folder)
-        machine = choose_machine(params, None, exact=False, processes=processes.count)
         with processes.in_turn():
-            data, _ = open_data(data_dir, params)
+            data, _ = open_data(reading, params)
+        machine = choose_machine(params, None, exact=False, processes=processes.count)
         built = build(params.model_copy(update={"monitor": False, "compile": False}), folder, data, machine, processes)
         rates, losses = sweep(built.parts)
         found = suggest(rates, losses)

@@ -6,7 +6,6 @@ import hashlib
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -15,6 +14,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import FREE_KEYS, Params
 from images.folder import DataFolder, check_headers, fingerprint, scan
+from images.read_ahead import Reading
 from model import weights_file
 from model.metric import accuracy
 from training import checkpoint, environment
@@ -37,7 +37,7 @@ NEUTRAL: Final = FREE_KEYS | {"cuda", "hyper_search", "search"}  # may differ wh
 
 def run(
     folder: RunFolder,
-    data_dir: Path,
+    reading: Reading,
     params: Params,
     processes: Processes,
     watch: Watch,
@@ -49,7 +49,7 @@ def run(
 
     Args:
         folder: the experiment folder; locked for this process while it runs.
-        data_dir: data/<name> with train/ and valid/.
+        reading: of data/<name> with train/ and valid/.
         params: checked parameters.
         processes: that train it together.
         watch: has been looking at the cores since the program started.
@@ -75,7 +75,7 @@ def run(
         with signals, logging_to(folder.file(run_folder.LOG)), _truthful_state(folder), processes.failing_together():
             if overwrite and aside is not None:
                 log.info("the earlier results are in %s", aside)
-            return _run(folder, data_dir, params, processes, watch, exact, signals)
+            return _run(folder, reading, params, processes, watch, exact, signals)
     finally:
         folder.unlock()
 
@@ -130,7 +130,7 @@ def _leave(folder: RunFolder, reason: str, message: str, details: str = "") -> N
         folder.set_state("failed", reason=reason, message=message)
 
 
-def open_data(data_dir: Path, params: Params) -> tuple[DataFolder, dict[str, str]]:
+def open_data(reading: Reading, params: Params) -> tuple[DataFolder, dict[str, str]]:
     """Looks through the data folder, and says what it found.
 
     Returns:
@@ -139,17 +139,21 @@ def open_data(data_dir: Path, params: Params) -> tuple[DataFolder, dict[str, str
     Raises:
         UserError: naming what is wrong with the data.
     """
-    data, skipped = check_headers(scan(data_dir, ("train", "valid")), params.max_megapixels, params.skip_bad)
+    found = scan(reading.root)
+    memory = reading.memory(sum(len(split.paths) for split in found.splits.values()))
+    data, skipped = check_headers(found, params.max_megapixels, params.skip_bad, memory)
     for line in (*data.notes, *(f"left out: {printable(path)}: {reason}" for path, reason in skipped)):
         log.info("%s", line)
     if skipped:
-        log.warning("%s: %d images have no readable header and are left out", printable(str(data_dir)), len(skipped))
+        log.warning(
+            "%s: %d images have no readable header and are left out", printable(str(reading.root)), len(skipped)
+        )
     return data, dict(skipped)
 
 
 def _run(
     folder: RunFolder,
-    data_dir: Path,
+    reading: Reading,
     params: Params,
     processes: Processes,
     watch: Watch,
@@ -160,7 +164,7 @@ def _run(
     saved = checkpoint.load(folder)
     before = saved["origin"] if saved else None
     with processes.in_turn():  # it remembers what it has read
-        data, skipped = open_data(data_dir, params)
+        data, skipped = open_data(reading, params)
     machine = choose_machine(params, before["machine"] if before else None, exact, processes.count, watch)
     data_fingerprint = fingerprint(data)
     origin: dict[str, Any] = {
