@@ -5,6 +5,7 @@ nothing, and end when nobody listens. What they did not tell is read by whoever 
 """
 
 import contextlib
+import gc
 import io
 import json
 import math
@@ -120,8 +121,10 @@ def tell(root: Path, processes: int, pipe: int) -> None:
     memory.known()  # now, and not in each process
     paths = [path for split in scan(root).splits.values() for path in split.paths]
     share = next((number for number in range(1, processes) if os.fork() == 0), 0)
+    # Neighbours to each: what is remembered of them lies together, and a process copies of that only what it looks up.
+    start, end = (number * len(paths) // processes for number in (share, share + 1))
     block = b""
-    for path in paths[share::processes]:
+    for path in paths[start:end]:
         try:
             content = memory.content(path, _size)
         except (OSError, ImageError):
@@ -145,4 +148,5 @@ def _size(file: Path) -> tuple[int, int]:
 
 if __name__ == "__main__":
     os.nice(NICE)
+    gc.disable()  # it would touch, and so copy, what the processes share
     tell(Path(sys.argv[1]), int(sys.argv[2]), sys.stdout.fileno())
