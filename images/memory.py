@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,26 +50,37 @@ class Memory:
         self._root = root
         self._cache = root / CACHE / FILE
         self._known: dict[str, list[Any]] | None = None
+        self._looking = threading.Lock()
         self._told: dict[str, Content] = {}
         self._fresh: dict[str, list[Any]] = {}
         self._now = time.time()
 
     def known(self) -> dict[str, list[Any]]:
         """What is remembered, looked up once."""
-        if self._known is None:
-            self._known = _load(self._cache)
+        with self._looking:
+            if self._known is None:
+                self._known = _load(self._cache)
         return self._known
 
-    def learn(self, path: str, content: Content, fresh: list[Any] | None) -> None:
-        """Takes over what another memory of this folder found just now, and, unless None, has in `take` for it."""
-        self._told[path] = content
-        if fresh is not None:
-            self._fresh[path] = fresh
+    def learn(self, path: str, content: Content, key: list[int] | None) -> None:
+        """Takes over what another memory of this folder found just now.
 
-    def take(self) -> dict[str, list[Any]]:
-        """What is to be remembered of each file looked at since this was asked last."""
+        Args:
+            path: of a file.
+            content: of it.
+            key: what `take` of the other had for it; None: it is known, or is not to be remembered.
+        """
+        self._told[path] = content
+        if key is not None:
+            self._fresh[path] = [*content[1:], *key]
+
+    def take(self) -> dict[str, list[int]]:
+        """The files to be remembered that were found since this was asked last, and the key of each.
+
+        A key is size, modification time in ns, inode, and of an image in a tar its offset.
+        """
         fresh, self._fresh = self._fresh, {}
-        return fresh
+        return {path: entry[3:] for path, entry in fresh.items()}
 
     def content(self, path: str, size: Callable[[Path], tuple[int, int]] | None = None) -> Content:
         """What a file holds.

@@ -7,6 +7,7 @@ nothing, and end when nobody listens. What they did not tell is read by whoever 
 import contextlib
 import gc
 import io
+import itertools
 import json
 import math
 import os
@@ -20,13 +21,14 @@ from pathlib import Path
 from typing import Final
 
 import include
-from images.folder import scan
+from images.folder import CHUNK, scan
 from images.memory import Content, Memory
 from images.read import ImageError, read_header
 from utils import cores, progress
 
 MOST: Final = 8  # processes that read
-NICE: Final = 5  # they leave a core to the program, where they have no core each
+NICE: Final = 5  # they leave a core to the program where there is not one for each (and so does a session of their own)
+PIPE: Final = 2**20  # bytes it holds where that can be chosen: what is told during a long import
 REFRESH: Final = 0.1  # seconds between two looks at how far they are
 
 
@@ -41,7 +43,7 @@ class Reading:
     def __init__(self, root: Path, reader: subprocess.Popen[bytes] | None) -> None:
         self.root = root
         self._reader = reader
-        self._told = bytearray()
+        self._told, self._lines = bytearray(), 0
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -54,30 +56,32 @@ class Reading:
         with progress((), "reading images", total=images, unit="image") as bar:
             while self._listener.is_alive():
                 self._listener.join(REFRESH)
-                bar.update(self._told.count(b"\n") - bar.n)
+                bar.update(self._lines - bar.n)
         self.stop()
-        told, self._told = self._told, bytearray()
+        told, self._told = io.BytesIO(self._told), bytearray()
         memory = Memory(self.root)
         with contextlib.suppress(ValueError):  # the last line of a reader that was killed
-            for line in io.BytesIO(told):
-                path, content, remembered_by = json.loads(line)
-                memory.learn(path, Content(*content), remembered_by)
+            for line in told:
+                path, content, key = json.loads(line)
+                memory.learn(path, Content(*content), key)
         return memory
 
     def stop(self) -> None:
         """Ends the readers, however far they are."""
-        if self._reader is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._reader.pid, signal.SIGKILL)
+        if self._reader is not None and self._reader.stdout is not None:
+            if self._reader.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter on macOS, where all ended
+                    os.killpg(self._reader.pid, signal.SIGKILL)
+            self._reader.wait()  # its time counts as this process's own from here on
             self._listener.join()
-            self._reader.communicate()  # waits, so that its time counts as this process's own from here on
-            self._reader = None
+            self._reader.stdout.close()
 
     def _listen(self) -> None:
-        """In pieces as large as a pipe holds: for each, the thread waits until an importing program lets it run."""
+        """In large pieces: for each, the thread waits until a program that is importing lets it run."""
         if self._reader is not None and self._reader.stdout is not None:
-            while piece := os.read(self._reader.stdout.fileno(), 2**20):
+            while piece := os.read(self._reader.stdout.fileno(), PIPE):
                 self._told += piece
+                self._lines += piece.count(b"\n")
 
 
 @contextlib.contextmanager
@@ -92,12 +96,13 @@ def reading_ahead(data_dir: Path) -> Iterator[Reading]:
 
 
 def _start(data_dir: Path, processes: int) -> subprocess.Popen[bytes] | None:
-    command = [sys.executable, "-m", "images.read_ahead", os.path.abspath(data_dir), str(processes)]  # noqa: PTH100
+    command = [sys.executable, "-m", "images.read_ahead", str(data_dir.absolute()), str(processes)]
     quiet = subprocess.DEVNULL  # what is wrong with the folder is told by whoever needs it
     try:
         return subprocess.Popen(
-            command, cwd=include.ROOT, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, start_new_session=True
-        )
+            command, cwd=include.ROOT, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, pipesize=PIPE,
+            start_new_session=True,
+        )  # fmt: skip
     except OSError:  # so many processes are not allowed
         return None
 
@@ -111,8 +116,7 @@ def tell(root: Path, processes: int, pipe: int) -> None:
     Args:
         root: the data folder.
         processes: that share the work: this one, and others that it starts.
-        pipe: gets a line of JSON for each image: path, content, and what that is remembered by if it is new and may be
-            remembered; nothing for one that cannot be read.
+        pipe: gets a line of JSON for each image, the arguments of Memory.learn; nothing for one that cannot be read.
 
     Raises:
         UserError: what is wrong with the folder. BrokenPipeError: nobody listens any more.
@@ -121,10 +125,10 @@ def tell(root: Path, processes: int, pipe: int) -> None:
     memory.known()  # now, and not in each process
     paths = [path for split in scan(root).splits.values() for path in split.paths]
     share = next((number for number in range(1, processes) if os.fork() == 0), 0)
-    # Neighbours to each: what is remembered of them lies together, and a process copies of that only what it looks up.
-    start, end = (number * len(paths) // processes for number in (share, share + 1))
+    # Neighbours together: so is what is remembered of them, and a process copies of that only what it looks up.
+    mine = (paths[start : start + CHUNK] for start in range(share * CHUNK, len(paths), processes * CHUNK))
     block = b""
-    for path in paths[start:end]:
+    for path in itertools.chain.from_iterable(mine):
         try:
             content = memory.content(path, _size)
         except (OSError, ImageError):

@@ -78,6 +78,7 @@ def find(folder: RunFolder, reading: Reading, params: Params, processes: Process
             log.info("%s: has been trained; the test starts from the weights it started from", folder)
         with processes.in_turn():
             data, _ = open_data(reading, params)
+        # Only now: as long as others read the folder, the cores look busy.
         machine = choose_machine(params, None, exact=False, processes=processes.count)
         built = build(params.model_copy(update={"monitor": False, "compile": False}), folder, data, machine, processes)
         rates, losses = sweep(built.parts)

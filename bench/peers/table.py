@@ -41,9 +41,11 @@ def ratio(paired: Sequence[tuple[Line, Line]], key: str) -> str:
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """Median and range of the values that there are."""
+    """Median and range of the values that there are; one value has no range."""
     known = [value for value in values if value is not None]
-    return f"{statistics.median(known):.2f} ({min(known):.2f} to {max(known):.2f})" if known else ""
+    if len(known) < 2:
+        return "".join(f"{value:.2f}" for value in known)
+    return f"{statistics.median(known):.2f} ({min(known):.2f} to {max(known):.2f})"
 
 
 def heading(lines: Sequence[Line]) -> str:

@@ -179,3 +179,10 @@ def test_side_by_side(tiny_data, tmp_path, capsys):
 def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert peers.main(["--data_dir", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert f"{tmp_path}/none/train is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "text"), [([], ""), ([None], ""), ([2.5, None], "2.50"), ([1, 4, 3], "3.00 (1.00 to 4.00)")]
+)
+def test_one_value_has_no_range(values, text):
+    assert table.spread(values) == text

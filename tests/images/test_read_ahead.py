@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -128,22 +129,38 @@ def test_each_image_is_told_once(data, processes):
 
 
 def test_no_more_is_written_at_once_than_stays_whole(data, monkeypatch):
-    monkeypatch.setattr(select, "PIPE_BUF", 400)
+    monkeypatch.setattr(select, "PIPE_BUF", 350)
     long = data / "train" / "apple" / f"{'n' * 250}.png"
     shutil.copy(data / "train" / "apple" / "1.png", long)
     written, write = [], os.write
     monkeypatch.setattr(os, "write", lambda pipe, block: written.append(block) or write(pipe, block))
     told = told_by(lambda pipe: tell(data, 1, pipe))
     assert len(written) > 10
-    assert all(len(block) <= 400 and block[-1:] in (b"", b"\n") for block in written)
+    assert all(len(block) <= 350 and block[-1:] in (b"", b"\n") for block in written)
     assert sorted(path for path, _, _ in told) == sorted(set(paths_of(data)) - {f"train/apple/{long.name}"})
 
 
-def test_what_was_remembered_is_told_and_no_longer_fresh(data):
+def test_what_is_to_be_remembered_is_taken_once(data):
     memory = Memory(data)
     memory.content("train/apple/0.png")
     assert list(memory.take()) == ["train/apple/0.png"]
     assert memory.take() == {}
+
+
+def test_what_is_remembered_is_looked_up_once_for_all_threads(data, monkeypatch):
+    check_headers(scan(data), 50, skip_bad=False)
+    looked, load = [], memory_module._load
+
+    def slow(path):
+        looked.append(path)
+        time.sleep(0.2)
+        return load(path)
+
+    monkeypatch.setattr(memory_module, "_load", slow)
+    monkeypatch.setattr(folder_module, "CHUNK", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    check_headers(scan(data), 50, skip_bad=False)
+    assert len(looked) == 1
 
 
 def stand_in(program, monkeypatch):
@@ -169,12 +186,15 @@ time.sleep(60)
 
 @pytest.mark.usefixtures("to_gain")
 def test_nobody_waits_for_it(data, monkeypatch):
-    started = stand_in(DEAF, monkeypatch)
+    started, begun = stand_in(DEAF, monkeypatch), time.monotonic()
     with reading_ahead(data) as reading:
-        while reading._told.count(b"\n") < 2:
+        while reading._lines < 2:
+            assert time.monotonic() < begun + 30
             time.sleep(0.01)
     assert [reader.returncode for reader in started] == [-signal.SIGKILL]
-    assert started[0].stdout.closed  # at its end: the other is gone too
+    assert started[0].stdout.closed
+    assert time.monotonic() < begun + 45  # and not when the other ends by itself
+    reading.stop()
 
 
 DYING = """
@@ -234,11 +254,26 @@ def test_a_process_that_cannot_be_started(data, read_here, monkeypatch):
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_it_ends_when_nobody_listens(data, processes):
+    ours, theirs = os.pipe()
+    os.close(ours)
     command = [sys.executable, "-m", "images.read_ahead", str(data), str(processes)]
-    with subprocess.Popen(command, cwd=include.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
-        reader.stdout.close()
-        assert "BrokenPipeError" in reader.stderr.read().decode()
-    assert reader.returncode != 0
+    done = subprocess.run(command, cwd=include.ROOT, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(theirs)
+    assert done.returncode != 0
+    assert "BrokenPipeError" in done.stderr
+
+
+@pytest.mark.usefixtures("to_gain")
+def test_the_folder_is_that_of_the_path_as_it_is(data, tmp_path, monkeypatch):
+    """Of a link's parent: not the parent of the link's own folder."""
+    (tmp_path / "elsewhere" / "inner").mkdir(parents=True)
+    shutil.copytree(data, tmp_path / "elsewhere" / "data")
+    write_image(tmp_path / "elsewhere" / "data" / "valid" / "bee" / "1.png", size=(70, 90))
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "inner")
+    monkeypatch.chdir(tmp_path)
+    folder, _ = checked(Path("link/../data"))
+    place = folder.splits["valid"].paths.index("valid/bee/1.png")
+    assert folder.splits["valid"].sizes[place].tolist() == [90, 70]
 
 
 TRAINS = """
@@ -264,11 +299,31 @@ def test_train_py_has_it_read(data, tmp_path, options):
     assert done.returncode == 0, done.stderr
 
 
+STOPS = """
+import subprocess, sys
+from images import read_ahead
+held, program = int(sys.argv.pop()), "import os, time; os.fork(); time.sleep(60)"
+def start(data_dir, processes):
+    print("started")
+    command = [sys.executable, "-c", program]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, pass_fds=[held])
+read_ahead._start = start
+import train
+raise SystemExit(train.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
 def test_train_py_leaves_no_reader_behind(data, tmp_path):
+    if read_ahead.cores() == 1:
+        pytest.skip("there is no core to read on meanwhile")
     path = experiment(tmp_path / "experiment", arch="resnet81")
-    command = [sys.executable, "train.py", "--data_dir", str(data), "--model_dir", str(path)]
-    done = subprocess.run(command, cwd=include.ROOT, capture_output=True, text=True, check=False)
+    ours, held = os.pipe()
+    command = [sys.executable, "-c", STOPS, "--data_dir", str(data), "--model_dir", str(path), str(held)]
+    done = subprocess.run(command, cwd=include.ROOT, capture_output=True, text=True, check=False, pass_fds=[held])
+    os.close(held)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "resnet81" in done.stderr
-    assert not remembered(data)
+    assert done.stdout == "started\n"
+    assert select.select([ours], [], [], 30)[0]  # at its end: nobody holds it any more
+    os.close(ours)
