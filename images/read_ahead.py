@@ -124,7 +124,10 @@ def tell(root: Path, processes: int, pipe: int) -> None:
     memory = Memory(root)
     memory.known()  # now, and not in each process
     paths = [path for split in scan(root).splits.values() for path in split.paths]
-    share = next((number for number in range(1, processes) if os.fork() == 0), 0)
+    started: list[int] = []
+    while len(started) < processes - 1 and (child := os.fork()):
+        started.append(child)
+    share = len(started)  # the last is that of the process that has started the others
     # Neighbours together: so is what is remembered of them, and a process copies of that only what it looks up.
     mine = (paths[start : start + CHUNK] for start in range(share * CHUNK, len(paths), processes * CHUNK))
     block = b""
@@ -140,9 +143,9 @@ def tell(root: Path, processes: int, pipe: int) -> None:
         if len(line) <= select.PIPE_BUF:  # else others might write in between
             block += line
     os.write(pipe, block)
-    with contextlib.suppress(ChildProcessError):
-        while share == 0:
-            os.wait()
+    if share == processes - 1:
+        for child in started:
+            os.waitpid(child, 0)
 
 
 def _size(file: Path) -> tuple[int, int]:
