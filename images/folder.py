@@ -218,7 +218,7 @@ def check_headers(
         folder: as `scan` found it.
         max_megapixels: larger images are bad.
         skip_bad: leave bad images out.
-        memory: of the folder's files, when one was asked before.
+        memory: of the folder's files, with what others have told it; None: what is remembered of them alone.
 
     Returns:
         The folder with sizes and contents of its images, without those that have no readable header, and these with

@@ -67,7 +67,7 @@ class Memory:
 
         Args:
             path: of a file.
-            content: of it.
+            content: of it, height and width included.
             key: what `take` of the other had for it; None: it is known, or is not to be remembered.
         """
         self._told[path] = content
@@ -92,7 +92,7 @@ class Memory:
         Raises:
             OSError: when the file cannot be read.
         """
-        if (told := self._told.get(path)) is not None and (size is None or told.height):
+        if (told := self._told.get(path)) is not None:
             return told
         member = locate(f"{self._root}/{path}")
         about = member.about if member else os.stat(f"{self._root}/{path}")  # noqa: PTH116 (a Path takes longer)
@@ -119,7 +119,7 @@ class Memory:
             self._cache.parent.mkdir(exist_ok=True)
             for left in self._cache.parent.glob(f"{TEMPORARY_PREFIX}*"):  # of a process that was killed; a process
                 left.unlink(missing_ok=True)  # that writes this file just now gives up, and reads again next time
-            text = json.dumps({"files": files, "sha256": _digest(files)})  # to_json takes ten times as long
+            text = json.dumps({"files": files, "sha256": _digest(files)})  # to_json looks into each value
             write_atomic(self._cache, text.encode())
         except (OSError, TrainingFault):
             return
