@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     checks = parser.add_argument_group("checking")
     checks.add_argument("--check", type=Path, metavar="FOLDER", help="print a report on a data folder")
     checks.add_argument("--strict", action="store_true", help="exit with 2 when --check finds anything")
+    checks.add_argument("--max_megapixels", type=float, metavar="X", help="of an image, as in params.json; default 50")
     checks.add_argument("--html", nargs="?", type=Path, const=Path(), metavar="FILE", help="and as one page")
     return parser
 
@@ -55,11 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     given = {name for name, value in vars(arguments).items() if value is not None and value is not False}
     if not ("check" in given or {"source", "out"} <= given):
         raise UserError("give --source NAME --out FOLDER to make a data folder, or --check FOLDER to check one")
-    if stray := sorted(given - {"check", "strict", "html"} if "check" in given else given & {"strict", "html"}):
+    checking = {"strict", "html", "max_megapixels"}
+    if stray := sorted(given - {"check", *checking} if "check" in given else given & checking):
         raise UserError(f"--{stray[0]} cannot be used {'with' if 'check' in given else 'without'} --check")
     with logging_to(None):
         if arguments.check is not None:
-            found = check(arguments.check)
+            found = check(arguments.check, 50 if arguments.max_megapixels is None else arguments.max_megapixels)
             log.info("%s", report(found))
             if arguments.html is not None:
                 log.info("page: %s", write_data_report(found, arguments.html))

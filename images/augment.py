@@ -83,6 +83,11 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() - shift).div_(scale)
 
 
+def growing_side(first: int, epochs: int, full: int, epoch: int) -> int:
+    """The side of images that grow from the first to the full one within some epochs, by multiples of 8 pixels."""
+    return first + (full - first) * epoch // epochs // 8 * 8
+
+
 class Augment:
     """Augments batches. Called with a canvas, it gives what the net is fed in training.
 
@@ -149,11 +154,10 @@ class Augment:
         return _change(normalise(images, self.mean, self.std), steps, normalised=True)
 
     def side(self, epoch: int) -> int:
-        """Of the images in an epoch, counted from 0; in whole multiples of 8 pixels while it grows."""
+        """Of the images in an epoch, counted from 0."""
         if self.progressive is None or epoch >= self.progressive[1]:
             return self.im_sz
-        first, epochs = self.progressive
-        return first + (self.im_sz - first) * epoch // epochs // 8 * 8
+        return growing_side(*self.progressive, self.im_sz, epoch)
 
     def _background(self, device: torch.device) -> Tensor:
         """(C,) float32 in 0 … 255."""

@@ -283,9 +283,18 @@ def _without(source: Source, unread: dict[int, str], offsets: Indices) -> tuple[
     log.warning("%s: %d unreadable images are left out", source.split.name, len(dropped))
     kept = np.array([index for index in range(len(source.split.paths)) if index not in unread], np.int64)
     left = subset(source.split, kept)
-    fewer = left.targets.ndim == 1 and len(np.unique(left.targets)) < len(np.unique(source.split.targets))
-    if not left.paths or (fewer and left.name == "train"):
-        raise UserError(f"{source.root / left.name}: without the unreadable images a class is empty")
+    if not left.paths:
+        raise UserError(f"{printable(str(source.root / left.name))}: none of the images can be read; replace them")
+    if (
+        left.name == "train"
+        and left.targets.ndim == 1
+        and (gone := np.setdiff1d(source.split.targets, left.targets)).size
+    ):
+        lost = source.split.paths[int(np.flatnonzero(source.split.targets == gone[0])[0])]
+        raise UserError(
+            f"{printable(str(source.root / lost))}: no image of its class can be read; "
+            "replace them, or leave out the class"
+        )
     return dataclasses.replace(source, split=left, sizes=source.sizes[kept]), dropped, offsets[kept]
 
 

@@ -14,9 +14,9 @@ import include
 from images.appearance import Appearance, appearance
 from images.duplicates import Print, compared, fingerprint, identical, nearly_identical
 from images.folder import in_threads, scan
-from images.read import Header, ImageError, read_header, read_image
+from images.read import DIFFERS, Header, ImageError, read_header, read_image
 from images.shards import walk
-from images.walk import LABELS
+from images.walk import LABELS, Walk
 from utils import UserError, did_you_mean, printable
 
 NAMED: Final = 20  # of many findings of one kind, this many are named
@@ -91,10 +91,12 @@ def check(data_dir: Path, max_megapixels: float = 50) -> Checked:
     found = Checked(data_dir)
     multi_label = (data_dir / splits[0] / LABELS).is_file()
     try:
-        paths = [path for split in splits for path in _paths(found, split, multi_label)]
+        ways = [walk(data_dir, split) for split in splits]
+        known = not any(way.problems for way in ways)  # else tar files: what is in them is not known
+        paths = [path for way in ways for path in _paths(found, way, multi_label)]
     except OSError as error:
         raise UserError(f"{printable(str(error.filename))}: cannot be read ({error.strerror})") from error
-    _check_structure(found, multi_label)
+    _check_structure(found, comparable=known and not multi_label)
     _look_at(found, paths, max_megapixels)
     return found
 
@@ -109,6 +111,8 @@ def _look_at(found: Checked, paths: Sequence[str], max_megapixels: float) -> Non
             pixels = read_image(found.root / path, max_megapixels=max_megapixels)
         except ImageError as error:
             return error.reason
+        if pixels.shape[:2] != (header.height, header.width):
+            return DIFFERS
         return header, appearance(pixels), fingerprint(pixels, path in by_look)
 
     prints: dict[str, Print] = {}
@@ -125,8 +129,8 @@ def _look_at(found: Checked, paths: Sequence[str], max_megapixels: float) -> Non
     found.notes += search.limits
 
 
-def _paths(found: Checked, split: str, multi_label: bool) -> list[str]:
-    way = walk(found.root, split)
+def _paths(found: Checked, way: Walk, multi_label: bool) -> list[str]:
+    split = way.split
     if multi_label:
         paths = way.images(split)
         found.counts[split] = Counter({"": len(paths)})
@@ -140,9 +144,9 @@ def _paths(found: Checked, split: str, multi_label: bool) -> list[str]:
     return paths
 
 
-def _check_structure(found: Checked, multi_label: bool) -> None:
+def _check_structure(found: Checked, comparable: bool) -> None:
     """Classes that differ between splits or have no image; a missing split, or else all that training refuses."""
-    if "train" in found.counts and not multi_label:
+    if "train" in found.counts and comparable:
         _compare_classes(found)
     needed = dict.fromkeys(("train", "valid", *found.counts))
     if len(needed) > len(found.counts) or not found.structure:

@@ -71,7 +71,7 @@ class DiskStore:
 
     def load(self) -> Found | None:
         """The store, if there is a whole one; fills in the source's sizes."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):  # noqa: PTH112 (Path's raises where a folder may not be entered)
             return None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             index = json.loads((self.path / INDEX).read_bytes())
@@ -101,14 +101,18 @@ class DiskStore:
             try:
                 dropped = self._write(building, decode_all)
                 for outdated in self.path.parent.glob(f"{self._slot.name}-*"):
-                    shutil.rmtree(outdated)
+                    if outdated == self.path or not _in_use(outdated):
+                        shutil.rmtree(outdated, ignore_errors=True)
                 building.rename(self.path)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
             return self._map(dropped)
 
     def _map(self, dropped: dict[int, str]) -> Found:
-        pixels = np.memmap(self.path / PIXELS, np.uint8, "r")
+        with (self.path / PIXELS).open("rb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            pixels = np.memmap(file, np.uint8, "r")  # it holds the file, and so the lock, as long as it is there
         self._source.sizes[:] = pixels[: self._source.sizes.size * 4].view(np.int32).reshape(-1, 2)
         return pixels, dropped
 
@@ -147,6 +151,18 @@ def _hash_blocks(path: Path, threads: int) -> list[str]:
         return list(pool.map(lambda start: hashlib.sha256(os.pread(file.fileno(), BLOCK, start)).hexdigest(), starts))
 
 
+def _in_use(store: Path) -> bool:
+    """Whether a process has the pixels mapped; a store of somebody else's counts as in use."""
+    try:
+        with (store / PIXELS).open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # no such file, or a file system without locks
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Holds a lock that the system frees when the process ends."""
@@ -156,4 +172,6 @@ def _alone(path: Path) -> Iterator[None]:
         except BlockingIOError:
             log.info("%s: waiting for another process that decodes these images", path.parent)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            log.warning("%s: has no locks; others may decode these images at the same time", path.parent)
         yield

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from images.memory import Content, Memory
 from images.read import ImageError, read_header, unreadable
-from images.shards import walk
+from images.shards import SUFFIX, walk
 from images.walk import LABELS, Walk
 from utils import UserError, did_you_mean, nearest, printable, progress
 
@@ -113,21 +113,23 @@ def _some(lines: Sequence[str]) -> list[str]:
 
 
 def _scan_classes(root: Path, splits: Sequence[str]) -> DataFolder:
-    classes = tuple(walk(root, "train").classes())
+    ways = {split: walk(root, split) for split in dict.fromkeys(("train", *splits))}
+    _refuse([line for way in ways.values() for line in way.problems])  # tar files: what is in them is not known
+    names = {split: way.classes() for split, way in ways.items()}
+    classes = tuple(names["train"])
     if len(classes) < 2:
         raise UserError(
             f"{_shown(root, 'train')}: holds {len(classes)} class folder{'s' * (len(classes) != 1)}, "
             f"and a classifier needs 2 or more; the layout is {LAYOUT}"
         )
-    ways = {split: walk(root, split) for split in splits}
-    found = {split: _members(way, classes) for split, way in ways.items()}
-    _refuse([line for way in ways.values() for line in way.problems])
-    return DataFolder(root, classes, False, found, tuple(note for way in ways.values() for note in way.notes()))
+    found = {split: _members(ways[split], names[split], classes) for split in splits}
+    _refuse([line for split in found for line in ways[split].problems])
+    return DataFolder(root, classes, False, found, tuple(note for split in found for note in ways[split].notes()))
 
 
-def _members(way: Walk, classes: tuple[str, ...]) -> Split:
+def _members(way: Walk, present: Sequence[str], classes: tuple[str, ...]) -> Split:
     """The images of each class; what is wrong with the classes goes to the way's problems."""
-    split, present = way.split, way.classes()
+    split = way.split
     unknown = sorted(set(present) - set(classes))
     for place, name in enumerate(unknown):
         near = did_you_mean(name, classes) if place < NAMED else ""
@@ -159,6 +161,9 @@ def _scan_labels(root: Path, splits: Sequence[str]) -> DataFolder:
             problems.append(f"{_shown(root, path)}:1: its classes differ from train's: {columns}")
             continue
         way = walk(root, split)
+        if way.problems:  # tar files: what is in them is not known
+            problems += way.problems
+            continue
         present = set(way.images(split))
         problems += _some([f"{_shown(root, path)}: has no row in {LABELS}" for path in sorted(present - set(rows))])
         problems += _some(
@@ -294,17 +299,24 @@ def in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> lis
 def fingerprint(folder: DataFolder) -> str:
     """sha256, hexadecimal, over the sorted paths, sizes and contents of the folder's images, and their labels.
 
+    A class folder is part of its images' paths; in a tar file it may be told by a member beside the image.
+
     Contents are those that check_headers found, else they are read, or remembered.
 
     Raises:
         UserError: naming a file that cannot be read.
     """
     contents: dict[str, Content] = {}
+    labels: dict[str, str] = {}
     for split in folder.splits.values():
         contents |= zip(split.paths, split.contents or _contents(folder.root, split.paths), strict=True)
+        if not folder.multi_label:
+            named = ((path, folder.classes[target]) for path, target in zip(split.paths, split.targets, strict=True))
+            labels |= {path: f"\0{name}" for path, name in named if f"{SUFFIX}/" in path and f"/{name}/" not in path}
     total = hashlib.sha256()
     for path in sorted(contents):
-        total.update(f"{path}\0{contents[path].bytes}\0{contents[path].sha256}\n".encode("utf-8", "surrogateescape"))
+        line = f"{path}\0{contents[path].bytes}\0{contents[path].sha256}{labels.get(path, '')}\n"
+        total.update(line.encode("utf-8", "surrogateescape"))
     if folder.multi_label:
         for split in folder.splits.values():
             total.update(split.targets.tobytes())

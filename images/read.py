@@ -21,6 +21,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 WHITE: Final = (255, 255, 255)
 # Of Pillow's formats those that need no other program and are common; what a file is called does not matter.
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+DIFFERS: Final = "its size is not what its header says; save it again"  # turned by an EXIF tag behind the pixels
 Image.preinit()  # with the two imports above these are there: else the first Image.open imports all that Pillow has
 DEEP: Final = ("I;16", "I;16B", "I;16L", "I;16N")  # 16-bit grey
 REDUCIBLE: Final = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG with several pictures

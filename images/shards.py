@@ -12,6 +12,7 @@ import io
 import os
 import posixpath
 import tarfile
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,6 +25,7 @@ SUFFIX: Final = ".tar"
 COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 CLASS: Final = ".cls"
 LONGEST: Final = 255  # bytes of a class's name, as of a folder's
+NO_TEXT: Final = ("Cc", "Cs")  # control characters, and bytes that are not UTF-8
 
 
 class Member(NamedTuple):
@@ -76,23 +78,48 @@ def opened(path: Path) -> Path | io.BytesIO:
 
 
 @functools.cache
-def _index(tar: str, size: int, modified: int, inode: int) -> dict[str, tuple[int, int]]:
-    """Offset and size of each file in a tar, as it was at some time; of several of one name the last counts."""
-    found = {}
+def _index(tar: str, size: int, modified: int, inode: int) -> dict[str, tuple[int, int] | None]:
+    """Offset and size of each file in a tar, as it was at some time; of several of one name the last counts.
+
+    A link is where the file lies that it leads to; None, as of special and sparse files, where that is not in the tar.
+    """
+    found: dict[str, tuple[int, int] | None] = {}
+    links: dict[str, str] = {}
     try:
         with tarfile.open(tar, "r:") as file:
             for info in file:
+                name = _plain(info.name)
+                links.pop(name, None)
                 if info.isreg() and not info.issparse():
-                    found[posixpath.normpath(info.name).lstrip("/")] = (info.offset_data, info.size)
+                    found[name] = (info.offset_data, info.size)
+                elif not info.isdir():
+                    found[name] = None
+                if info.issym() or info.islnk():
+                    links[name] = _plain(info.linkname if info.islnk() else f"{name}/../{info.linkname}")
+            # tarfile takes a damaged header for the end, silently; the real end is a block of zeros.
+            file.fileobj.seek(file.offset)
+            if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("it ends early")
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise UserError(f"{printable(tar)}: is damaged, or no tar ({printable(str(error))})") from error
+    for name in links:
+        target, passed = name, set[str]()
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        found[name] = found.get(target)
     return found
+
+
+def _plain(name: str) -> str:
+    return posixpath.normpath(name).lstrip("/")
 
 
 def walk(root: Path, split: str) -> Walk:
     """The way through a split: its tar files where it has any, else its folders."""
     with os.scandir(root / split) as entries:
-        sharded = any(e.name.endswith((SUFFIX, *COMPRESSED)) and not is_folder(e) for e in entries)
+        tars = (e for e in entries if e.name.endswith((SUFFIX, *COMPRESSED)) and not is_hidden(e.name))
+        sharded = any(not is_folder(entry) for entry in tars)
     return Shards(root, split) if sharded else Walk(root, split)
 
 
@@ -110,14 +137,17 @@ class Shards(Walk):
             elif entry.name.endswith(COMPRESSED):
                 self.problems.append(f"{self._shown(path)}: is compressed; images are read from plain {SUFFIX} files")
             elif entry.name.endswith(SUFFIX):
-                self._look_into(path)
+                try:
+                    self._look_into(path)
+                except UserError as error:  # it is damaged; the others are looked at all the same
+                    self.problems.append(str(error))
             elif entry.name != LABELS:
                 self._ignored["files that are no tar"] += 1
 
     def classes(self) -> list[str]:
-        """Names of the classes: in the order of their numbers where they are numbers, else sorted."""
+        """Names of the classes, sorted as folders are; numbers that members tell in the order of the numbers."""
         names = sorted(self._members)
-        return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+        return sorted(names, key=int) if self._labels and all(name.isdecimal() for name in names) else names
 
     def images(self, start: str) -> list[str]:
         """The images of the split or, where the start is <split>/<class>, of a class, sorted."""
@@ -138,14 +168,16 @@ class Shards(Walk):
         about = (self.root / tar).stat()
         places = _index(os.fspath(self.root / tar), about.st_size, about.st_mtime_ns, about.st_ino)
         with (self.root / tar).open("rb") as file:
-            for name, (offset, size) in places.items():
+            for name, place in places.items():
                 if any(is_hidden(part) for part in name.split("/")):
                     self._ignored["hidden files and folders"] += 1
+                elif place is None:
+                    self._ignored["members that are links to elsewhere, or no plain files"] += 1
                 elif name.lower().endswith(include.IMAGE_SUFFIXES):
                     self._images.append(f"{tar}/{name}")
                 elif name.endswith(CLASS):
-                    file.seek(offset)
-                    text = file.read(min(size, 2 * LONGEST))
+                    file.seek(place[0])
+                    text = file.read(min(place[1], 2 * LONGEST))
                     self._labels[_key(f"{tar}/{name}")] = text.decode("utf-8", "surrogateescape").strip()
                 else:
                     self._ignored["files that are not images by their name"] += 1
@@ -159,7 +191,7 @@ class Shards(Walk):
             and not is_hidden(name)
             and "/" not in name
             and len(os.fsencode(name)) <= LONGEST
-            and name.isprintable()
+            and not any(unicodedata.category(character) in NO_TEXT for character in name)
         ):
             return name
         why = f"{printable(name)!r} cannot be the name of a class" if name else f"has no class: no folder, no {CLASS}"

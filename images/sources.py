@@ -265,6 +265,7 @@ def prepare(
                     pack(scratch / "data" / split, images_per_tar)
             given_as = {"source": source, "archive": archive and archive.name, "sha256": digest, "options": options}
             made = {"taken_from_train": fractions, "seed": division.seed or 0, "images": counts}
+            made["images_per_tar"] = images_per_tar
             write_atomic(scratch / "data" / PROVENANCE, to_json(given_as | made))
             os.sync()
             _put_in_place(scratch / "data", out, overwrite)
@@ -287,7 +288,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as name, Path(name, "lock").open("ab") as lock:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield Path(name)
+        yield Path(os.path.abspath(name))  # noqa: PTH100 (as items name their files; links stay as they are)
 
 
 def _unpacked(archive: Path | None, sha256: str | None, scratch: Path) -> tuple[Path | None, str | None]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from images.folder import Split
-from images.read import ImageError, read_header, read_image
+from images.read import DIFFERS, ImageError, read_header, read_image
 from images.view import Pixels, View
 from utils import TrainingFault, UserError
 
@@ -107,7 +107,7 @@ class Source:
         image = read_image(path, self.view.channels, self.view.background, self.max_megapixels, enough)
         reduced = enough is not None and bool(np.all(np.greater_equal(image.shape[:2], enough)))  # or might be
         if np.abs(np.subtract(self.view.size(*image.shape[:2]), kept)).max() > (ROUNDING if reduced else 0):
-            raise ImageError(path, "its size is not what its header says")
+            raise ImageError(path, DIFFERS)
         return self.view.apply(image, kept.tolist() if reduced else None)
 
     def __getitem__(self, indices: Indices) -> tuple[Tensor, Tensor] | UserError:

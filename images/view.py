@@ -43,7 +43,8 @@ class View:
     With training off the result is the (im_sz, im_sz) evaluation image: `crop` resizes the short side to
     im_sz / crop_fraction and takes the centre, `letterbox` fits the whole image in and fills up with the background,
     `squash` ignores the proportions. With training on it is the part that augmentations cut from, larger by
-    1 / crop_fraction and never enlarged. Of a strip longer than twice its width only the middle is looked at.
+    1 / crop_fraction; but for `squash` it is never enlarged. Of a strip longer than twice its width only the middle is
+    looked at.
     """
 
     im_sz: int

@@ -10,6 +10,7 @@ import pytest
 
 import include
 import prepare_data
+from images import sources
 from images.sources import SCRATCH, SOURCES
 from tests.conftest import write_image
 
@@ -282,3 +283,22 @@ def test_a_check_can_be_interrupted(run):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     assert "findings" not in out
+
+
+@pytest.mark.usefixtures("photos")
+def test_larger_images_than_by_default_can_be_checked(tmp_path, run):
+    assert run(*FROM_PHOTOS, "data/d")[0] == 0
+    write_image(tmp_path / "data/d/train/ant/large.png", size=(7100, 7100))
+    code, out, _ = run("--check", "data/d", "--strict")
+    assert code == 2
+    assert any("max_megapixels" in line for line in out)
+    code, out, _ = run("--check", "data/d", "--strict", "--max_megapixels", "60")
+    assert (code, out[-1]) == (0, "findings: none")
+    assert run("--source", "digits", "--out", "data/e", "--max_megapixels", "60")[0] == 2
+
+
+@pytest.mark.usefixtures("photos")
+def test_what_was_unpacked_is_moved_and_not_copied(tmp_path, run, monkeypatch):
+    subprocess.run(["tar", "-cf", "photos.tar", "photos"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(sources.shutil, "copyfile", lambda *_: pytest.fail("it was copied"))
+    assert run("--source", "folder", "--archive", "photos.tar", "--out", "data/d")[0] == 0

@@ -68,6 +68,11 @@ class Trained:
     def check_data(self, data: DataFolder) -> bool:
         """Refuses other classes; says whether train and valid are the files of the training."""
         root, trained = printable(str(data.root)), self.environment["data"]
+        if list(data.classes) != self.classes and sorted(data.classes) == sorted(self.classes):
+            raise UserError(
+                f"{root}: its classes are in another order than those {self.folder} was trained for "
+                f"({printable(', '.join(data.classes))} instead of {printable(', '.join(self.classes))})"
+            )
         if list(data.classes) != self.classes:
             missing, unknown = (
                 printable(", ".join(sorted(names))) or "none"

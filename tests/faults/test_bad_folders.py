@@ -150,7 +150,7 @@ def test_leaving_out_what_cannot_be_decoded_never_empties_a_class(data, trained,
         path.write_bytes(cut("PNG", 0.5))
     ended = trained(data, skip_bad=1, cache=cache)
     assert ended.code == 2
-    assert "data/train: without the unreadable images a class is empty" in ended.err
+    assert "no image of its class can be read; replace them, or leave out the class" in ended.err
     exercised.add(f"every image of a class cut, {cache}")
 
 

@@ -1,5 +1,7 @@
 import contextlib
+import errno
 import fcntl
+import gc
 import json
 import multiprocessing
 import os
@@ -197,6 +199,49 @@ def flip(path, position):
     path.write_bytes(content)
 
 
+def test_a_store_that_is_in_use_is_left_to_those_who_use_it(data, monkeypatch):
+    first = open_train(data, cache="disk")
+    before, old = all_pixels(first), the_folder(data)
+    monkeypatch.setattr(disk_store.PIL, "__version__", "another environment")
+    second = open_train(data, cache="disk")
+    assert old.exists()
+    assert all_pixels(first) == all_pixels(second) == before
+    del first, second
+    gc.collect()
+    monkeypatch.setattr(disk_store.PIL, "__version__", "a third")
+    open_train(data, cache="disk")
+    assert the_folder(data) != old  # it is the only one
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_has_disk_stores_too(data, monkeypatch, number, caplog):
+    expected = all_pixels(open_train(data, cache="memory"))
+
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk_store.fcntl, "flock", refused)
+    for _ in range(2):
+        store = open_train(data, cache="disk")
+        assert (store.kind, all_pixels(store)) == ("disk", expected)
+    assert "has no locks; others may decode these images at the same time" in caplog.text
+
+
+def test_a_cache_that_may_not_be_entered_is_as_none(data, monkeypatch):
+    expected, real = all_pixels(open_train(data, cache="memory")), os.stat
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def stat(path, *args, **kwargs):
+        return refuse(path) if "/.cache/train" in str(path) else real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(disk_store, "_alone", refuse)
+    store = open_train(data, cache="disk")
+    assert (store.kind, all_pixels(store)) == ("memory", expected)
+
+
 DAMAGES = {
     "a bit of the pixels": lambda folder: flip(folder / "pixels.bin", 5000),
     "a bit of a size": lambda folder: flip(folder / "pixels.bin", 8),
@@ -367,7 +412,7 @@ def test_skip_bad_leaves_out_and_lists(data, kind, caplog):
 def test_skip_bad_leaves_no_class_empty(data, kind):
     for path in (data / "train/bee").iterdir():
         spoil(path)
-    with pytest.raises(UserError, match="train: without the unreadable images a class is empty"):
+    with pytest.raises(UserError, match="no image of its class can be read"):
         open_train(data, cache=kind, skip_bad=True)
     for path in (data / "valid/bee").iterdir():
         spoil(path)

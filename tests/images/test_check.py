@@ -1,5 +1,6 @@
 """The report on a data folder: every kind of finding, in the order of its gravity, and nothing that is in order."""
 
+import dataclasses
 import os
 import shutil
 
@@ -131,6 +132,18 @@ def test_images_that_only_decoding_shows_to_be_bad(data):
     assert line.startswith("unreadable: train/ant/1.png: cannot be decoded (")
     write_image(path, size=(8000, 7000), mode="1", content=0)
     assert "unreadable: train/ant/1.png: has 56.0 megapixels, more than" in findings(data)[0]
+
+
+def test_what_training_would_find_turned(data, monkeypatch):
+    path, real = next(iter(sorted((data / "train").glob("*/*")))), check_module.read_header
+
+    def lying(file, most):
+        header = real(file, most)
+        return dataclasses.replace(header, width=header.width + 1) if file == path else header
+
+    monkeypatch.setattr(check_module, "read_header", lying)
+    [line] = check(data).findings()["unreadable"]
+    assert "its size is not what its header says; save it again" in line
 
 
 def test_links_to_nowhere(data):

@@ -1,6 +1,7 @@
 """Images in tar files: found, told apart by class, read from their places, and as good as files in every other way."""
 
 import io
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -155,10 +156,78 @@ def test_what_is_no_plain_tar_is_named(packed, images):
     (packed / "train" / "0.tar").write_bytes(whole[: len(whole) // 2])
     assert f"{packed}/train/0.tar: is damaged, or no tar" in refused(scan, packed)[0]
     (packed / "train" / "0.tar").write_bytes(b"nonsense")
-    assert f"{packed}/train/0.tar: is damaged, or no tar" in refused(scan, packed)[0]
+    [line] = refused(scan, packed)
+    assert f"{packed}/train/0.tar: is damaged, or no tar" in line
     (packed / "train" / "0.tar").write_bytes(whole)
     make_tar(packed / "train" / "5.tar.gz", images, "w:gz")
     assert refused(scan, packed) == [f"{packed}/train/5.tar.gz: is compressed; images are read from plain .tar files"]
+
+
+@pytest.mark.parametrize("where", ["between two", "in a header"])
+def test_a_tar_that_was_cut_anywhere_is_named(packed, where):
+    tar = packed / "train" / "0.tar"
+    with tarfile.open(tar) as file:
+        last = file.getmembers()[-1].offset
+    tar.write_bytes(tar.read_bytes()[: last + (where == "in a header") * 100])
+    [line] = refused(scan, packed)
+    assert f"{tar}: is damaged, or no tar (it ends early)" in line
+    (packed / "train" / ".0.tar").write_bytes(b"hidden")
+    assert len(refused(scan, packed)) == 1
+
+
+def test_a_hidden_tar_does_not_make_folders_tars(tiny_data, tmp_path):
+    root = shutil.copytree(tiny_data, tmp_path / "data")
+    (root / "train" / "._0.tar").write_bytes(b"x")
+    assert scan(root).splits["train"].paths == scan(tiny_data).splits["train"].paths
+
+
+def test_links_in_a_tar_are_where_they_lead_to(packed, images):
+    content = next(iter(images.values()))
+    with tarfile.open(packed / "train" / "9.tar", "w") as tar:
+        for name, kind, target in (
+            ("bee/soft.png", tarfile.SYMTYPE, "../apple/real.png"), ("bee/chain.png", tarfile.SYMTYPE, "soft.png"),
+            ("bee/out.png", tarfile.SYMTYPE, "/etc/passwd"), ("bee/loop.png", tarfile.SYMTYPE, "loop.png"),
+            ("apple/real.png", tarfile.REGTYPE, ""), ("bee/hard.png", tarfile.LNKTYPE, "apple/real.png"),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, 0 if target else len(content)
+            tar.addfile(info, None if target else io.BytesIO(content))
+    found = scan(packed)
+    new = [path.removeprefix("train/9.tar/") for path in found.splits["train"].paths if "/9.tar/" in path]
+    assert new == ["apple/real.png", "bee/chain.png", "bee/hard.png", "bee/soft.png"]
+    pixels_of = {name: read_image(packed / "train/9.tar" / name).tobytes() for name in new}
+    assert len(set(pixels_of.values())) == 1
+    assert found.notes == ("train: ignored 2 members that are links to elsewhere, or no plain files",)
+
+
+def test_labels_beside_the_images_are_part_of_the_fingerprint(tmp_path, images):
+    one, two, *_ = images.values()
+    make_tar(tmp_path / "valid" / "0.tar", {"2/a.png": one, "10/b.png": two})
+    prints = []
+    for label in (b"2", b"10"):
+        make_tar(tmp_path / "train" / "0.tar", {"a.png": one, "a.cls": b"2", "b.png": two, "b.cls": b"10",
+                                               "c.png": one, "c.cls": label})  # fmt: skip
+        prints.append(fingerprint(check_headers(scan(tmp_path), 50, skip_bad=False)[0]))
+    assert prints[0] != prints[1]
+
+
+def test_folders_in_tars_are_sorted_as_folders_are(tiny_data, tmp_path):
+    root = tmp_path / "data"
+    for split in ("train", "valid"):
+        for name in ("1", "2", "10"):
+            shutil.copytree(tiny_data / split / "bee", root / split / name)
+    before = scan(root).classes
+    for split in ("train", "valid"):
+        pack(root / split, 50)
+    assert scan(root).classes == before == ("1", "10", "2")
+
+
+def test_names_that_folders_may_have_tars_may_have(tiny_data, tmp_path):
+    root = shutil.copytree(tiny_data, tmp_path / "data")
+    for split in ("train", "valid"):
+        (root / split / "bee").rename(root / split / "a\u200cb")
+        pack(root / split, 50)
+    assert "a\u200cb" in scan(root).classes
 
 
 def test_folders_beside_tars_are_refused(tiny_data, packed):
@@ -216,12 +285,32 @@ def test_checking_knows_the_classes(packed, images):
     assert "train/9.tar" in found["within a split, of different classes, are identical"][0]
 
 
+def test_checking_looks_at_the_other_tars_when_some_are_damaged(packed, images):
+    for name in ("0.tar", "9.tar"):
+        (packed / "train" / name).write_bytes(b"nonsense")
+    first, content = next(iter(images.items()))
+    make_tar(packed / "train" / "8.tar", {first: content, "bee/again.png": content})
+    found = check(packed)
+    damaged = [line for line in found.structure if "is damaged, or no tar" in line]
+    assert [line.partition(": ")[0] for line in damaged] == [f"{packed}/train/0.tar", f"{packed}/train/9.tar"]
+    assert any("again.png" in line for lines in found.findings().values() for line in lines)
+    assert found.structure == damaged  # and not what follows from it
+
+
+def test_a_multi_label_folder_with_a_damaged_tar_names_it_alone(tiny_multi_label, tmp_path):
+    root = shutil.copytree(tiny_multi_label, tmp_path / "data")
+    (root / "train" / "0.tar").write_bytes(b"nonsense")
+    [line] = refused(scan, root)
+    assert f"{root}/train/0.tar: is damaged, or no tar" in line
+
+
 def test_prepare_data_packs(tiny_data, tmp_path, capsys):
     arguments = ["--source", "folder", "--images_dir", str(tiny_data), "--out", str(tmp_path / "out")]
     assert prepare_data.main([*arguments, "--images_per_tar", "0"]) == 2
     assert "--images_per_tar 0: must be 1 or more" in capsys.readouterr().err
     assert prepare_data.main([*arguments, "--images_per_tar", "10"]) == 0
     assert sorted(path.name for path in (tmp_path / "out/train").iterdir()) == ["0.tar", "1.tar", "2.tar"]
+    assert json.loads((tmp_path / "out/source.json").read_text())["images_per_tar"] == 10
     assert pixels(tmp_path / "out", "train", cache="memory") == pixels(tiny_data, "train", cache="memory")
 
 

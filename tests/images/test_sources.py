@@ -383,7 +383,7 @@ def test_what_it_was_made_from_is_written_down(tmp_path, shop):
     counts = prepare("csv", tmp_path / "out", Division(0.2, None, 5), archive, digest, **TREE)
     assert read_json(tmp_path / "out" / PROVENANCE) == {
         "source": "csv", "archive": "shop.tar", "sha256": digest, "options": TREE,
-        "taken_from_train": {"valid": 0.2, "test": 0.2}, "seed": 5, "images": counts,
+        "taken_from_train": {"valid": 0.2, "test": 0.2}, "seed": 5, "images": counts, "images_per_tar": None,
     }  # fmt: skip
 
 
