@@ -326,13 +326,13 @@ class _LogFile(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def logging_to(path: Path | None) -> Iterator[None]:
-    """Sends the project's log to the terminal and, when a path is given, to that file too.
+def logging_to(path: Path | None, stream: str = "stdout") -> Iterator[None]:
+    """Sends the project's log to stdout, or to stderr where that is data, and to a file when a path is given.
 
     Raises:
         TrainingFault: when the file cannot be opened.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler(_TerminalStream())]
+    handlers: list[logging.Handler] = [logging.StreamHandler(_TerminalStream(stream))]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     handlers[0].addFilter(lambda record: not getattr(record, "file_only", False))
     if path is not None:
@@ -357,17 +357,21 @@ def logging_to(path: Path | None) -> Iterator[None]:
 
 
 class _TerminalStream:
-    """Log lines that do not tear a progress bar, on whatever sys.stdout is at the moment of writing."""
+    """Log lines that do not tear a progress bar, on whatever sys.stdout or stderr is at the moment of writing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def write(self, text: str) -> None:
         from tqdm import tqdm
 
         if text.strip():
-            encoding = sys.stdout.encoding or "utf-8"  # a terminal may know fewer characters than a file name holds
-            tqdm.write(text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding))
+            stream = getattr(sys, self._name)
+            encoding = stream.encoding or "utf-8"  # a terminal may know fewer characters than a file name holds
+            tqdm.write(text.rstrip("\n").encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
     def flush(self) -> None:
-        sys.stdout.flush()
+        getattr(sys, self._name).flush()
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, initial: int = 0, unit: str = "it") -> Any:

@@ -73,6 +73,8 @@ LOCK_PATIENCE: Final = 0.2  # seconds
 
 WEIGHTS: Final = ("best", "last", "averaged")
 MEND: Final = "the train.py command of this experiment, given again, writes anew what training wrote"
+EVALUATED: Final = "the evaluate.py command that wrote it, given again, writes it anew"
+OF_EVALUATION: Final = (f"{REPORT}/", "metrics_test_", "calibration_")  # how names begin of what evaluate.py wrote
 STATES: Final = ("queued", "running", "finished", "pruned", "stopped", "failed")
 # Names of what evaluate.py finds with --tta, by the views that it adds.
 TTA: Final = {None: "", "mirror": "_tta", "shift": "_tta_shift"}
@@ -171,12 +173,12 @@ class RunFolder:
             data = (self.path / name).read_bytes()
         except OSError as error:
             raise UserError(f"{shown}: cannot be read ({error.strerror}); has this experiment been trained?") from error
-        expected = self.digests().get(name)
+        expected, mend = self.digests().get(name), EVALUATED if name.startswith(OF_EVALUATION) else MEND
         if expected is None:
-            raise UserError(f"{shown}: cannot be verified: {MANIFEST} is missing, damaged or does not name it; {MEND}")
+            raise UserError(f"{shown}: cannot be verified: {MANIFEST} is missing, damaged or does not name it; {mend}")
         if hashlib.sha256(data).hexdigest() != expected:
             raise UserError(
-                f"{shown}: damaged or changed since it was written (sha256 differs from {MANIFEST}); {MEND}"
+                f"{shown}: damaged or changed since it was written (sha256 differs from {MANIFEST}); {mend}"
             )
         return data
 

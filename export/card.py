@@ -12,7 +12,7 @@ from config import run_folder
 from config.run_folder import RunFolder
 from config.schema import Params
 from export.contract import Contract
-from model.metric import metrics
+from model.metric import counts, metrics
 from reports.intervals import wilson
 from utils import UserError, printable, read_json
 
@@ -127,8 +127,7 @@ def _shown(value: Any) -> str:
 
 def _metrics(folder: RunFolder, contract: Contract) -> str:
     for split in ("test", "valid"):
-        found = _json(folder, f"{run_folder.REPORT}/{split}_{contract.weights}/metrics.json")
-        if found:
+        if found := _evaluated(folder, contract, split):
             ends = found["intervals"]
             rows: list[Sequence[str]] = [
                 (name, f"{found[name]:.4f}", "{:.4f} to {:.4f}".format(*ends[name]))
@@ -137,6 +136,7 @@ def _metrics(folder: RunFolder, contract: Contract) -> str:
             ]
             images = f"On the {split} split, {found['num_images']:,} images"
             honest = "" if split == "test" else "; it was chosen on these images, so that they flatter it"
+            honest += "" if found["trained_on_this_data"] else ", of other data than it was trained with"
             return f"{images}{honest}:\n\n{_table(('metric', 'value', '95% interval'), rows)}"
     found = _json(folder, run_folder.metrics_name("valid", contract.weights)) or {}
     images = found.get("num_images", 0)
@@ -150,6 +150,13 @@ def _metrics(folder: RunFolder, contract: Contract) -> str:
         f"flatter it. evaluate.py has not been run on the test split.\n\n"
         f"{_table(('metric', 'value', '95% interval'), rows)}"
     )
+
+
+def _evaluated(folder: RunFolder, contract: Contract, split: str) -> Any:
+    """What evaluate.py measured of these weights on a split; None where it has not, or earlier ones."""
+    found = _json(folder, f"{run_folder.REPORT}/{split}_{contract.weights}/{run_folder.METRICS}")
+    now = _json(folder, run_folder.metrics_name("valid", contract.weights))
+    return found if found and now and found["epoch"] == now["epoch"] else None
 
 
 def _share_interval(name: str, value: float, images: int) -> str:
@@ -184,7 +191,7 @@ def _robustness(folder: RunFolder, contract: Contract) -> list[str]:
     """What corrupted images cost, if a report measured it."""
     for split in ("test", "valid"):
         found = _json(folder, f"{run_folder.REPORT}/{split}_{contract.weights}/{run_folder.ROBUSTNESS}")
-        if found and None not in (found["clean"], found["corrupted"]):
+        if found and _evaluated(folder, contract, split) and None not in (found["clean"], found["corrupted"]):
             worst = sorted(found["area"], key=lambda kind: found["area"][kind] or 0.0)[:WORST]
             return [
                 f"- On corrupted {split} images its {_text(found['metric'])} falls from {found['clean']:.4f} to "
@@ -194,6 +201,17 @@ def _robustness(folder: RunFolder, contract: Contract) -> list[str]:
 
 
 def _calibrated(folder: RunFolder, contract: Contract) -> str:
+    told = _cooled(folder, contract)
+    if contract.threshold is not None:
+        told += (
+            f"; from a probability of {contract.threshold:.4f} on, answers were right "
+            f"in {contract.accuracy_target:g} of the cases or more"
+        )
+    return told
+
+
+def _cooled(folder: RunFolder, contract: Contract) -> str:
+    """What was done to the logits."""
     if contract.temperature == 1:
         return "as the net gives them; no temperature is applied"
     told = f"those of the logits divided by {contract.temperature:.4g}, a temperature fitted on the valid images"
@@ -201,19 +219,15 @@ def _calibrated(folder: RunFolder, contract: Contract) -> str:
     if not found or found["temperature"] != contract.temperature:
         return told
     before, after = (found["valid"][when]["ece"] for when in ("before", "after"))
-    told += f" (expected calibration error there: {before:.4f} before, {after:.4f} after)"
-    if found["threshold"] is not None:
-        told += (
-            f"; from a probability of {found['threshold']:.4f} on, answers were right "
-            f"in {found['accuracy_target']:.1%} of the cases or more"
-        )
-    return told
+    return f"{told} (expected calibration error there: {before:.4f} before, {after:.4f} after)"
 
 
 def _worst_classes(folder: RunFolder, contract: Contract) -> str:
     """The classes with the smallest recall in the latest predictions, in words."""
     names = {
-        split: f"{run_folder.REPORT}/{split}_{contract.weights}/{run_folder.PREDICTIONS}" for split in ("test", "valid")
+        split: f"{run_folder.REPORT}/{split}_{contract.weights}/{run_folder.PREDICTIONS}"
+        for split in ("test", "valid")
+        if _evaluated(folder, contract, split)
     }
     if contract.weights == "best":
         names["valid split"] = run_folder.PREDICTIONS_VALID
@@ -221,9 +235,7 @@ def _worst_classes(folder: RunFolder, contract: Contract) -> str:
         if folder.intact(name):
             with np.load(io.BytesIO(folder.read(name))) as found:
                 logits, labels = found["logits"], found["labels"]
-            members = np.eye(len(contract.classes))[labels] if labels.ndim == 1 else labels  # (N, C)
-            said = logits > 0 if labels.ndim == 2 else np.eye(len(contract.classes))[logits.argmax(1)]
-            right, actual = (said * members).sum(0), members.sum(0)
+            right, _, actual = counts(logits, labels)
             recalls = sorted((right[i] / actual[i], i) for i in np.flatnonzero(actual))[:WORST]
             told = [f"{_text(contract.classes[i])} ({share:.0%} of {int(actual[i])} found)" for share, i in recalls]
             return f"{', '.join(told)}; {split.split()[0]} split"

@@ -1,5 +1,6 @@
 """Does an exported model say what PyTorch says, how well, and how fast? Measured on real images. No torch."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export.predictor import BATCH, Predictor
+from export.predictor import BATCH, BUDGET, PIXELS_AT_ONCE, Predictor
 from export.session import Outputs, Run
 from images.read import ImageError, Pixels
 from utils import TrainingFault, log, progress
@@ -116,8 +117,10 @@ def _batches(images: Sequence[Pixels]) -> Iterator[Pixels]:
 
 
 def together(images: Sequence[Pixels]) -> Pixels:
-    """uint8 (N, H, W, 3): images cut from their upper left corner to the size that all have."""
+    """uint8 (N, H, W, 3): images cut from their upper left corner to the size that all have and one call can bear."""
     height, width = (min(image.shape[axis] for image in images) for axis in (0, 1))
+    share = min(1.0, math.sqrt(PIXELS_AT_ONCE / (len(images) * height * width)))
+    height, width = (max(1, int(side * share)) for side in (height, width))
     return np.stack([image[:height, :width] for image in images])
 
 
@@ -165,10 +168,12 @@ def readable(predictor: Predictor, paths: Sequence[Path], skip_bad: bool) -> tup
     """
     images: list[Pixels] = []
     kept: list[int] = []
+    held = 0  # bytes
     for index, path in enumerate(paths):
         try:
-            if len(images) < PARITY_IMAGES:
+            if len(images) < PARITY_IMAGES and held < BUDGET:
                 images.append(predictor.read(path))
+                held += images[-1].nbytes
             elif skip_bad:
                 predictor.read(path)
             kept.append(index)

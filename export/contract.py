@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -39,6 +39,8 @@ class Contract(BaseModel):
     mean: list[float]
     std: list[Annotated[float, Field(gt=0)]]
     temperature: float = Field(default=1.0, gt=0)
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    accuracy_target: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["fp32", "int8"] = "fp32"
     weights: str
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -48,11 +50,22 @@ class Contract(BaseModel):
     def _as_many_as_channels(self) -> Self:
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError("its mean and its std must hold a number for each channel")
+        if (self.threshold is None) != (self.accuracy_target is None):
+            raise ValueError("a threshold and its accuracy_target go together")
         return self
+
+    @property
+    def fitted(self) -> "Fitted":
+        """What was fitted on the validation split."""
+        return Fitted(self.temperature, self.threshold, self.accuracy_target)
+
+    def as_json(self) -> str:
+        """As JSON, in ASCII; what it does not have is left out, so that earlier versions can read it."""
+        return json.dumps(self.model_dump(exclude_none=True), ensure_ascii=True, allow_nan=False)
 
     def to_metadata(self) -> dict[str, str]:
         """As the metadata of a file."""
-        return {KEY: json.dumps(self.model_dump(), ensure_ascii=True, allow_nan=False)}
+        return {KEY: self.as_json()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], where: str) -> "Contract":
@@ -73,15 +86,31 @@ class Contract(BaseModel):
             raise UserError(f"{where}: what it says of itself cannot be used ({what}); export it anew") from error
 
 
-def fitted_temperature(folder: RunFolder, weights: str) -> float:
-    """What the logits of these weights are divided by; 1 where none was fitted for them.
+class Fitted(NamedTuple):
+    """What evaluate.py fitted on the validation split for some weights.
+
+    Args:
+        temperature: what their logits are divided by.
+        threshold: the probability of the best class from which on an answer is sure; None where there is none.
+        accuracy_target: the share of sure answers that are right, or more, with 95% confidence.
+    """
+
+    temperature: float = 1.0
+    threshold: float | None = None
+    accuracy_target: float | None = None
+
+
+def fitted(folder: RunFolder, weights: str) -> Fitted:
+    """What was fitted for these weights; the default where nothing was.
 
     Raises:
         UserError: the file that holds it is damaged.
     """
     name = run_folder.calibration_name(weights)
     if not folder.file(name).is_file():
-        return 1.0
+        return Fitted()
     found = folder.read_json(name)
-    fits = found["weights_sha256"] == folder.digests().get(run_folder.weights_name(weights))
-    return float(found["temperature"]) if fits else 1.0
+    if found["weights_sha256"] != folder.digests().get(run_folder.weights_name(weights)):
+        return Fitted()
+    threshold = found["threshold"]
+    return Fitted(float(found["temperature"]), threshold, None if threshold is None else found["accuracy_target"])

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
+from model.metric import predictions, rightly
 from reports.comparison import Difference, over_images
 
 MOST_LOST: Final = 0.010  # of the accuracy
@@ -79,18 +79,10 @@ def judge(float32: NDArray[Any], int8: NDArray[Any], labels: NDArray[Any], size:
         labels: (N,) class indices, or (N, C) of 0 and 1.
         size: int8's bytes as a share of float32's.
     """
-    right, decided = zip(*(_decided(logits, labels) for logits in (float32, int8)), strict=True)
+    right = [rightly(logits, labels) for logits in (float32, int8)]
+    decided = [predictions(logits, labels.ndim == 2) for logits in (float32, int8)]
     agreement = float((decided[0] == decided[1]).reshape(len(labels), -1).all(axis=1).mean())
     return Verdict(float(right[0].mean()), float(right[1].mean()), over_images(*right), agreement, size)
-
-
-def _decided(logits: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Which images are right (N,), and what was said of each."""
-    if labels.ndim == 1:
-        said = logits.argmax(axis=1)
-        return said == labels, said
-    said = logits > 0
-    return np.asarray((said == (labels > 0.5)).all(axis=1)), said
 
 
 def recommend(verdict: Verdict, times: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:

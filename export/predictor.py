@@ -29,11 +29,13 @@ class Prediction:
         classes: C names.
         probabilities: (C,) float32; of multi-label models each on its own, else they sum to 1.
         logits: (C,) float32.
+        sure: whether the best class reaches the threshold of `evaluate.py --accuracy_target`; None without one.
     """
 
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32]
     logits: NDArray[np.float32]
+    sure: bool | None = None
 
     def top(self, count: int = 1) -> list[tuple[str, float]]:
         """The most probable classes and their probabilities, best first."""
@@ -104,7 +106,7 @@ class Predictor:
         with ThreadPoolExecutor(workers) as pool:
             while True:
                 room = min(2 * batch_size, BUDGET // largest) if largest else workers
-                for path in islice(source, max(workers, room) - len(pending)):
+                for path in islice(source, max(0, max(workers, room) - len(pending))):  # less room after a large one
                     pending.append((path, pool.submit(self._try, path)))
                 if not pending:
                     break
@@ -141,7 +143,7 @@ class Predictor:
 
     def _answers(self, images: Sequence[Pixels], batch_size: int) -> list[Prediction]:
         """In the order of the images; those of equal size are computed together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups, threshold = dict[tuple[int, ...], list[int]](), self.contract.threshold
         for index, image in enumerate(images):
             groups.setdefault(image.shape, []).append(index)
         answers: dict[int, Prediction] = {}
@@ -151,7 +153,8 @@ class Predictor:
                 part = members[start : start + together]
                 outputs = self._run(np.stack([images[index] for index in part]))
                 for index, probabilities, logits in zip(part, *outputs, strict=True):
-                    answers[index] = Prediction(self.classes, probabilities, logits)
+                    sure = None if threshold is None else bool(probabilities.max() >= threshold)
+                    answers[index] = Prediction(self.classes, probabilities, logits, sure)
         return [answers[index] for index in range(len(images))]
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from export.contract import KEY, Contract
+from export.contract import Contract
 from export.graph import quiet, reason
 from export.preprocessing import LUMA, MOST_BITS
 from export.session import Outputs, Run
@@ -130,7 +130,7 @@ def program_bytes(net: nn.Module, contract: Contract) -> bytes:
             for module in exported.graph_module.modules():
                 for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
                     node.meta.pop("stack_trace", None)
-            torch.export.save(exported, buffer, extra_files={KEY: contract.model_dump_json()})
+            torch.export.save(exported, buffer, extra_files=contract.to_metadata())
     except Exception as error:  # torch.export raises nearly anything
         raise TrainingFault(f"{contract.name}: torch.export cannot express this net ({reason(error)})") from error
     return buffer.getvalue()

@@ -10,7 +10,7 @@ from torch import nn
 from config import run_folder
 from config.load import is_weights_path
 from config.parts import Normalization
-from export.contract import Contract, fitted_temperature
+from export.contract import Contract, fitted
 from export.session import Outputs, Run
 from images.augment import normalise
 from images.view import Pixels, View
@@ -49,7 +49,7 @@ def contract_of(trained: Trained) -> Contract:
         max_megapixels=params.max_megapixels,
         mean=list(params.normalize.mean),
         std=list(params.normalize.std),
-        temperature=fitted_temperature(trained.folder, trained.weights),
+        **fitted(trained.folder, trained.weights)._asdict(),
         weights=trained.weights,
         weights_sha256=trained.folder.digests()[run_folder.weights_name(trained.weights)],
         provenance=provenance,

@@ -31,6 +31,7 @@ from export.session import Outputs, Run, open_session, run_of
 from images.folder import DataFolder, check_headers, scan
 from images.read import Pixels
 from model import weights_file
+from model.metric import accuracy
 from model.net import build_net
 from training.trained import Trained, load_trained
 from utils import UserError, log, make_folder, printable, read_json, to_json, write_atomic
@@ -158,7 +159,7 @@ def _onnx(job: Job, int8: bool) -> dict[str, Any]:
     multi_label = job.contract.multi_label
     everything = checks.compared(job.expected, outputs, multi_label)
     everything.require(f"{job.trained.folder}: {run_folder.MODEL_ONNX}")
-    facts["predictions"] = everything.as_json() | {"accuracy": _accuracy(outputs[1], job.labels)}
+    facts["predictions"] = everything.as_json() | {"accuracy": accuracy(outputs[1], job.labels)}
     runs = {"pytorch": job.reference, "float32": run}
     job.add(run_folder.MODEL_ONNX, content, "ONNX, float32", **facts)
     if not int8:
@@ -178,7 +179,8 @@ def _onnx(job: Job, int8: bool) -> dict[str, Any]:
 
 def _best_int8(job: Job, net: Any, logits: checks.Logits, size: int) -> tuple[Attempt, Verdict, bytes]:
     """The first attempt that is good enough, else the one that loses least."""
-    contract = job.contract.model_copy(update={"precision": "int8"})
+    unlike = {"precision": "int8", "threshold": None, "accuracy_target": None}  # the promise is float32's
+    contract = job.contract.model_copy(update=unlike)
     found: list[tuple[Attempt, Verdict, bytes]] = []
     for attempt in attempts(net, job.calibration):
         content = whole_model(attempt.net, contract).SerializeToString()
@@ -191,10 +193,6 @@ def _best_int8(job: Job, net: Any, logits: checks.Logits, size: int) -> tuple[At
         if not verdict.reasons:
             return found[-1]
     return max(found, key=lambda one: (-len(one[1].reasons), one[1].difference.value))
-
-
-def _accuracy(logits: checks.Logits, labels: NDArray[Any]) -> float:
-    return judge(logits, logits, labels, 1.0).float32
 
 
 def _timed(runs: Mapping[str, Run], images: Sequence[Pixels]) -> dict[str, dict[str, float]]:
@@ -226,7 +224,7 @@ def _safetensors(job: Job) -> None:
         "build": "model.net.build_net",
         "params": contract.provenance["params"] | {"pretrain": False},
         "num_classes": len(contract.classes),
-    } | json.loads(contract.model_dump_json())
+    } | json.loads(contract.as_json())
     job.add(run_folder.MODEL_NET, to_json(built), "how to build the net of model.safetensors")
     if trained.params.arch == run_folder.NET:
         source = trained.folder.read(f"{run_folder.CODE}/{run_folder.NET}")

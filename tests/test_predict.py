@@ -14,7 +14,9 @@ import export_model
 import include
 import predict
 import train
+from config.run_folder import RunFolder
 from export.answers import FORMATS
+from images.shards import pack
 from tests.conftest import write_image
 from tests.export.models import contract, model
 from tests.training.runs import experiment
@@ -61,6 +63,39 @@ def test_three_formats_say_the_same(file, tiny_data, capsys):
         assert float(line[2]) == pytest.approx(float(row["probability_1"]), abs=1e-4)
         assert float(row["probability_2"]) == pytest.approx(best[1]["probability"], abs=1e-6)
         assert row["error"] == ""
+
+
+def test_a_threshold_tells_which_answers_are_unsure(file, tiny_data, tmp_path, capsys):
+    folder = tiny_data / "valid"
+    assert run(file, folder, "--format", "jsonl") == 0
+    plain = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all("sure" not in answer for answer in plain)
+    chances = [answer["classes"][0]["probability"] for answer in plain]
+    middle = float(np.median(chances))
+    expected = [chance >= middle for chance in chances]
+    assert set(expected) == {True, False}
+    strict = tmp_path / "strict.onnx"
+    strict.write_bytes(model(contract(threshold=middle, accuracy_target=0.9)))
+    assert run(strict, folder, "--format", "jsonl") == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["sure"] for line in out.splitlines()] == expected
+    count = expected.count(False)
+    assert err == f"{count} answers are unsure: below {middle:.4f}, from where on 0.9 or more were right on valid\n"
+    assert run(strict, folder, "--format", "csv", "--top", 2) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["sure"] for row in rows] == [str(sure).lower() for sure in expected]
+    assert run(strict, folder) == 0
+    assert [line.endswith("  unsure") for line in capsys.readouterr().out.splitlines()] == [not x for x in expected]
+
+
+def test_a_bad_image_is_neither_sure_nor_unsure(tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"<html>")
+    strict = tmp_path / "strict.onnx"
+    strict.write_bytes(model(contract(threshold=0.5, accuracy_target=0.9)))
+    assert run(strict, tmp_path / "bad.png", "--format", "csv") == 1
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["class_1"], row["sure"]) == ("", "")
+    assert row["error"].startswith("is a web page")
 
 
 def test_a_folder_is_walked_and_paths_are_read_from_standard_input(file, tmp_path, monkeypatch, capsys):
@@ -187,6 +222,55 @@ def test_an_export_answers_only_for_its_own_weights(trained, tiny_data, tmp_path
         assert one["classes"][0]["class"] == other["classes"][0]["class"]
         assert one["classes"][0]["probability"] == pytest.approx(other["classes"][0]["probability"], abs=1e-5)
     assert done.stdout.split()[1] == exported[0]["classes"][0]["class"]
+
+
+def test_warnings_stay_out_of_the_answers(tmp_path, tiny_data, capsys):
+    folder = RunFolder(experiment(tmp_path / "run"))
+    folder.write("weights_best.safetensors", b"weights")
+    digest = folder.digests()["weights_best.safetensors"]
+    folder.write("export/model.onnx", model(contract(weights_sha256=digest)))
+    kept = {"temperature": 1.5, "threshold": None, "accuracy_target": None, "weights_sha256": digest}
+    folder.write_json("calibration_best.json", kept)
+    assert run(folder.path, tiny_data / "valid/bee", "--format", "jsonl") == 0
+    out, err = capsys.readouterr()
+    assert len([json.loads(line) for line in out.splitlines()]) == 4
+    assert "is older than the calibration of these weights; export it anew" in err
+
+
+def test_a_file_has_its_own_weights(file, tiny_data, capsys):
+    assert run(file, tiny_data / "valid", "--weights", "averaged") == 2
+    assert "--weights averaged: " in (err := capsys.readouterr().err)
+    assert "model.onnx has its own; give the experiment instead" in err
+
+
+def test_images_in_tar_files(file, tiny_data, tmp_path, capsys):
+    root = shutil.copytree(tiny_data / "valid", tmp_path / "valid")
+
+    def answers(*images):
+        assert run(file, *images, "--format", "jsonl") == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return {answer["image"]: tuple(answer["classes"][0].values()) for answer in found}
+
+    def by_name(found):
+        return {tuple(Path(path).parts[-2:]): close(*best) for path, best in found.items()}
+
+    def close(name, chance):
+        return name, pytest.approx(chance, abs=1e-5)
+
+    (root / "other.tar").write_bytes(b"no matter, beside images")
+    loose = by_name(answers(root))
+    (root / "other.tar").unlink()
+    pack(root, 5)
+    packed = answers(root)
+    assert {tuple(Path(path).parts[-2:]): best for path, best in packed.items()} == loose
+    path, best = next(iter(packed.items()))
+    assert ".tar/" in path
+    assert answers(path) == {path: close(*best)}
+    assert run(file, root / "0.tar" / "bee" / "none.png") == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    (root / "0.tar").write_bytes(b"nonsense")
+    assert run(file, root) == 2
+    assert "0.tar: is damaged, or no tar" in capsys.readouterr().err
 
 
 def test_own_code_runs_only_when_it_is_trusted(tiny_data, tmp_path, capsys):

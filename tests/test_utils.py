@@ -479,6 +479,12 @@ def test_logging_to_terminal_and_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [line[24:] for line in lines] == ["INFO naïve \\ud800", "ERROR details", "INFO ", "INFO again"]
 
 
+def test_logging_of_a_program_that_writes_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to(None, "stderr"):
+        log.warning("aside")
+    assert capsys.readouterr() == ("", "aside\n")
+
+
 def test_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
     handlers = list(log.handlers)
     with pytest.raises(TrainingFault, match=r"cannot be written \(Is a directory\)"), logging_to(tmp_path):

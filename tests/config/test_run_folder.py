@@ -399,3 +399,11 @@ def test_a_failed_write_names_the_file(folder: RunFolder, monkeypatch: pytest.Mo
     with pytest.raises(TrainingFault, match=r"a: cannot be written \(No space left on device\); it needs 0\.0 MB"):
         folder.write("a", b"two")
     assert RunFolder(folder.path).read("a") == b"one"
+
+
+@pytest.mark.parametrize("name", ["calibration_best.json", "metrics_test_best_weights.json", "report/test_best/x.csv"])
+def test_what_an_evaluation_wrote_it_writes_anew(folder: RunFolder, name: str) -> None:
+    folder.write(name, b"one")
+    folder.file(name).write_bytes(b"two")
+    with pytest.raises(UserError, match=r"damaged or changed.*the evaluate\.py command that wrote it, given again"):
+        folder.read(name)

@@ -73,6 +73,11 @@ def test_metrics_are_those_of_test_once_it_was_evaluated(folder):
     assert "| accuracy | 0.7500  | 0.6277 to 0.8422 |" in text  # Wilson's, of 45 in 60
     ends = {"accuracy": [0.7, 0.9], "auroc": [None, None]}
     result = {"intervals": ends, "accuracy": 0.8125, "auroc": None, "num_images": 64}
+    result |= {"epoch": 3, "trained_on_this_data": True}
+    folder.write_json("report/test_best/metrics.json", result | {"epoch": 2})
+    assert "evaluate.py has not been run on the test split" in card(folder)  # it was, on an earlier epoch's weights
+    folder.write_json("report/test_best/metrics.json", result | {"trained_on_this_data": False})
+    assert "On the test split, 64 images, of other data than it was trained with:" in card(folder)
     folder.write_json("report/test_best/metrics.json", result)
     text = card(folder)
     assert "On the test split, 64 images:" in text
@@ -83,12 +88,17 @@ def test_metrics_are_those_of_test_once_it_was_evaluated(folder):
 
 def test_a_temperature_is_told_with_what_it_did(folder):
     assert "no temperature is applied" in card(folder)
-    fitted = {"temperature": 1.5, "threshold": 0.8, "accuracy_target": 0.95,
-              "valid": {"before": {"ece": 0.04}, "after": {"ece": 0.01}}}  # fmt: skip
+    fitted = {"temperature": 1.5, "valid": {"before": {"ece": 0.04}, "after": {"ece": 0.01}}}
     folder.write_json("calibration_best.json", fitted)
     text = card(folder, temperature=1.5)
     assert "divided by 1.5, a temperature fitted on the valid images (expected calibration error there: 0.0400" in text
-    assert "from a probability of 0.8000 on, answers were right in 95.0%" in text
+    assert "from a probability" not in text
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.5])
+def test_a_threshold_is_told_with_or_without_a_temperature(folder, temperature):
+    text = card(folder, temperature=temperature, threshold=0.8, accuracy_target=0.95)
+    assert "from a probability of 0.8000 on, answers were right in 0.95 of the cases" in text
 
 
 def test_damaged_results_are_as_none(folder):
@@ -113,6 +123,10 @@ def test_what_corrupted_images_cost_is_told_once_it_was_measured(folder):
     area = {"fog": 0.8, "gaussian_noise": 0.2, "jpeg": 0.5, "blur": 0.3}
     found = {"metric": "accuracy", "images": 60, "clean": 0.9, "corrupted": 0.6, "relative": 0.66, "area": area}
     folder.write_json("report/test_best/robustness.json", found)
+    metrics = {"epoch": 2, "intervals": {}, "num_images": 60, "trained_on_this_data": True}
+    folder.write_json("report/test_best/metrics.json", metrics)
+    assert "corrupted" not in card(folder)  # of an earlier epoch's weights
+    folder.write_json("report/test_best/metrics.json", metrics | {"epoch": 3})
     text = card(folder)
     assert "On corrupted test images its accuracy falls from 0.9000 to 0.6000 on average" in text
     assert "most under gaussian\\_noise, blur, jpeg." in text

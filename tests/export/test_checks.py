@@ -49,6 +49,24 @@ def test_batches_of_one_three_and_eight_of_the_images_corners():
     np.testing.assert_array_equal(seen[2][1], images[2][: seen[2].shape[1], : seen[2].shape[2]])
 
 
+def test_no_call_gets_more_pixels_than_it_can_bear(monkeypatch):
+    monkeypatch.setattr(checks, "PIXELS_AT_ONCE", 1000)
+    batch = checks.together([np.zeros((40, 20, 3), np.uint8)] * 8)
+    assert batch.shape[0] == 8
+    assert 700 < batch.shape[0] * batch.shape[1] * batch.shape[2] <= 1000
+    assert checks.together([np.zeros((40, 20, 3), np.uint8)]).shape == (1, 40, 20, 3)
+
+
+def test_no_more_images_are_kept_than_there_is_room_for(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model(contract()))
+    paths = [write_image(tmp_path / f"{i}.png", size=(10, 10)) for i in range(6)]
+    monkeypatch.setattr(checks, "BUDGET", 900)  # three of them
+    kept, images, positions = checks.readable(Predictor.load(path), paths, skip_bad=False)
+    assert (kept, positions) == (paths, list(range(6)))
+    assert len(images) == 3
+
+
 def test_time_is_taken_in_turn():
     order = []
     runs = {name: lambda batch, name=name: order.append((name, len(batch))) for name in ("one", "other")}

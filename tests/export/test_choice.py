@@ -37,9 +37,10 @@ def test_a_damaged_export_does_not_answer(folder):
         choose(folder.path, False)
 
 
-def test_an_export_older_than_the_temperature_says_so(folder, caplog):
-    fitted = {"temperature": 1.8, "weights_sha256": folder.digests()["weights_best.safetensors"]}
-    folder.write_json("calibration_best.json", fitted)
+@pytest.mark.parametrize("changes", [{"temperature": 1.8}, {"threshold": 0.9, "accuracy_target": 0.95}])
+def test_an_export_older_than_the_calibration_says_so(folder, changes, caplog):
+    kept = {"temperature": 1.0, "threshold": None, "accuracy_target": None} | changes
+    folder.write_json("calibration_best.json", kept | {"weights_sha256": folder.digests()["weights_best.safetensors"]})
     with caplog.at_level(logging.WARNING):
         assert choose(folder.path, False).contract.temperature == 1
-    assert "is older than the temperature of these weights; export it anew" in caplog.text
+    assert "is older than the calibration of these weights; export it anew" in caplog.text

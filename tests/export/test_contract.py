@@ -3,14 +3,14 @@ import json
 import pytest
 
 from config.run_folder import RunFolder
-from export.contract import KEY, Contract, fitted_temperature
+from export.contract import KEY, Contract, Fitted, fitted
 from tests.export.models import contract
 from tests.training.runs import experiment
 from utils import UserError
 
 
 def test_survives_the_way_through_metadata():
-    given = contract(classes=["=ä", "b\n", "</script>"], temperature=1.7)
+    given = contract(classes=["=ä", "b\n", "</script>"], temperature=1.7, threshold=0.75, accuracy_target=0.9)
     assert Contract.from_metadata(given.to_metadata(), "model") == given
     assert given.to_metadata()[KEY].isascii()
 
@@ -26,6 +26,8 @@ def test_survives_the_way_through_metadata():
         ("background", [256, 0, 0]),
         ("resize", "stretch"),
         ("temperature", 0.0),
+        ("threshold", 1.5),
+        ("accuracy_target", 1.0),
         ("max_megapixels", float("inf")),
         ("weights_sha256", "abc"),
         ("precision", "int4"),
@@ -39,13 +41,23 @@ def test_what_cannot_be_is_refused_in_one_line(key, value):
     assert "\n" not in str(caught.value)
 
 
-def test_a_temperature_counts_for_the_weights_it_was_fitted_for(tmp_path):
+def test_what_was_fitted_counts_for_its_own_weights(tmp_path):
     folder = RunFolder(experiment(tmp_path / "run"))
     folder.write("weights_best.safetensors", b"weights")
-    assert fitted_temperature(folder, "best") == 1
-    fitted = {"temperature": 1.8, "weights_sha256": folder.digests()["weights_best.safetensors"]}
-    folder.write_json("calibration_best.json", fitted)
-    assert fitted_temperature(folder, "best") == 1.8
-    assert fitted_temperature(folder, "last") == 1
+    assert fitted(folder, "best") == Fitted(1, None, None)
+    kept = {"temperature": 1.8, "threshold": 0.9, "accuracy_target": 0.95}
+    kept["weights_sha256"] = folder.digests()["weights_best.safetensors"]
+    folder.write_json("calibration_best.json", kept)
+    assert fitted(folder, "best") == Fitted(1.8, 0.9, 0.95)
+    assert fitted(folder, "last") == Fitted()
     folder.write("weights_best.safetensors", b"others")
-    assert fitted_temperature(folder, "best") == 1
+    assert fitted(folder, "best") == Fitted()
+
+
+def test_a_target_that_no_threshold_reached_is_none(tmp_path):
+    folder = RunFolder(experiment(tmp_path / "run"))
+    folder.write("weights_best.safetensors", b"weights")
+    kept = {"temperature": 1.8, "threshold": None, "accuracy_target": 0.999}
+    kept["weights_sha256"] = folder.digests()["weights_best.safetensors"]
+    folder.write_json("calibration_best.json", kept)
+    assert fitted(folder, "best") == Fitted(1.8)

@@ -67,6 +67,17 @@ def test_files_arrays_and_streams_agree(predictor, tmp_path):
     assert list(predictor.stream([])) == []
 
 
+def test_images_may_become_larger_on_the_way(predictor, tmp_path, monkeypatch):
+    """There is less room for those read ahead, while more are waiting already."""
+    monkeypatch.setattr("export.predictor.BUDGET", 6 * 64 * 64 * 3)
+    images = pictures(20, ((8, 8),)) + pictures(5, ((64, 64),)) + pictures(3, ((8, 8),))
+    paths = [write_image(tmp_path / f"{i:02}.png", image) for i, image in enumerate(images)]
+    streamed = list(predictor.stream(paths))
+    assert [path for path, _ in streamed] == paths
+    expected = chances(predictor.predict(images))
+    np.testing.assert_allclose(chances([answer for _, answer in streamed]), expected, atol=1e-6)
+
+
 def test_a_bad_file_has_its_error_in_its_place(predictor, tmp_path):
     good = [write_image(tmp_path / f"{i}.png", image) for i, image in enumerate(pictures(4))]
     bad = tmp_path / "bad.png"
