@@ -73,7 +73,8 @@ def add_options(parser: argparse.ArgumentParser, positive: Callable[[str], int])
     group.add_argument("--engine", choices=(LOCAL, *ENGINES), default=LOCAL, help="this machine, Slurm or Ray")
     group.add_argument("--cpus_per_trial", type=positive, metavar="N", help="cores of each training (1)")
     group.add_argument("--gpus_per_trial", type=positive, metavar="N", help="GPUs of each training (none)")
-    group.add_argument("--sbatch", metavar='"OPTIONS"', help='more options of sbatch, as in "-p gpu -t 4:00:00"')
+    group.add_argument("--sbatch", metavar='"OPTIONS"',
+                       help='more options of sbatch, as in --sbatch="-p gpu -t 4:00:00"')  # fmt: skip
     group.add_argument("--pack", type=positive, metavar="K", help="so many trainings in one job, one after the other")
     group.add_argument("--ray_address", metavar="ADDRESS", help="of a Ray cluster that is up; auto: the one here")
 

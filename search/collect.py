@@ -117,14 +117,16 @@ def collect(parent_dir: Path | str, metric: str | None = None) -> list[Compariso
 def experiment_folders(parent: Path) -> list[Path]:
     """Every folder that was trained, or that holds a params.json and no other experiment; in natural order."""
     found: dict[str, bool] = {}  # folder -> whether it was trained
-    waiting = [str(parent)]
+    waiting, home, linked = [str(parent)], os.path.realpath(parent), set[str]()
     while waiting:
         folder = waiting.pop()
         files = set()
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith((".", "before-")) and entry.name not in NO_EXPERIMENTS:
+                if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112 (bears loops)
+                    if entry.name.startswith((".", "before-")) or entry.name in NO_EXPERIMENTS:
+                        continue
+                    if not entry.is_symlink() or _leads_to_new(entry.path, home, linked):
                         waiting.append(entry.path)
                 else:
                     files.add(entry.name)
@@ -134,6 +136,15 @@ def experiment_folders(parent: Path) -> list[Path]:
     above = {str(ancestor) for folder in found for ancestor in Path(folder).parents}
     runs = (Path(folder) for folder, trained in found.items() if trained or folder not in above)
     return sorted(runs, key=lambda path: natural(str(path)))
+
+
+def _leads_to_new(link: str, home: str, linked: set[str]) -> bool:
+    """Whether a link leads out of a folder, and to where none of those seen did."""
+    real = os.path.realpath(link)
+    if real in linked or os.path.commonpath([real, home]) in (real, home):
+        return False
+    linked.add(real)
+    return True
 
 
 def natural(text: str) -> list[Any]:
@@ -185,8 +196,11 @@ def _comparison(fingerprint: str, runs: list[Run], names: tuple[str, ...], wante
         wanted
         or Counter(run.metric for run in runs if run.epochs or not any(r.epochs for r in runs)).most_common(1)[0][0]
     )
+    tested = Counter(run.test_images for run in runs if run.test).most_common(1)
     settings: dict[str, list[Run]] = {}
     for run in runs:
+        if tested and run.test_images != tested[0][0]:
+            run.test = {}  # on other images than most were
         settings.setdefault(canonical(list(run.values.values())), []).append(run)
     ranked = []
     for members in settings.values():

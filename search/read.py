@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import math
 import os
 import re
@@ -37,19 +38,23 @@ class Run:
         searched: the values a search gave it, by parameter; empty without search.json.
         number: of the trial in its search.
         settings: of that search as the trial was made, where they are not the defaults; None when not known.
-        params: its parameters where they are not the defaults; those in an inner object by dotted names.
+        params: its parameters where they are not the defaults; those in an inner object by dotted names; "net.py" is
+            the first eight digits of the sha256 of its own net.
         resolved: whether these are the values in force rather than the ones written by hand; of what is left to the
             machine unless it is written, they always are the written ones.
         values: those of the parameters that differ between the runs.
         metric: what its best epoch is best at.
         valid: loss and each metric on the validation images, by epoch.
         train: the same on the training images, as seen during the epochs.
-        test: loss and metrics of the best weights on the test images; empty where evaluate.py has not measured them.
+        test: loss and metrics of these best weights on the test images beside the training's; empty where evaluate.py
+            has not measured them.
+        test_images: fingerprint of these.
         best: index of the best epoch; None before the first.
         seconds: of all epochs.
         memory: peak in MB; nan when not known.
         size: number of the net's parameters; nan when not known.
-        fingerprint: of the data; empty when not known.
+        fingerprint: of the data, after "overfit" and a number where it learnt so few images by heart; empty when not
+            known.
         data_dir: where the data was.
         device: what it ran on.
         started, updated: times of the first start and of the last change of state, ISO 8601; empty when not known.
@@ -70,6 +75,7 @@ class Run:
     valid: dict[str, np.ndarray] = field(default_factory=dict)
     train: dict[str, np.ndarray] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
+    test_images: str = ""
     best: int | None = None
     seconds: float = 0.0
     memory: float = math.nan
@@ -102,6 +108,10 @@ def read_run(path: Path, parent: Path) -> Run:
             problems.append(problem)
         if file == run_folder.PARAMS_RESOLVED and run.resolved:
             problems.clear()  # what became of the params.json it was made from matters no more
+    if run.params.get("arch") == run_folder.NET:
+        _take_own_net(run)
+    if run.fingerprint and (images := run.params.get("overfit")):
+        run.fingerprint = f"overfit{images}-{run.fingerprint}"
     if run.state == "running" and lock_is_free(path / run_folder.LOCK):
         run.state, run.reason = LOST, f"ended without a word in epoch {run.epochs + 1}; the same command continues it"
     if problems and run.state != "failed":
@@ -185,7 +195,19 @@ def _take_summary(run: Run, summary: str) -> None:
         run.size = float(found[1].replace(",", ""))
 
 
+def _take_own_net(run: Run) -> None:
+    """Two net.py are two nets, though their parameters are the same."""
+    for file in (run.path / run_folder.CODE / run_folder.NET, run.path / run_folder.NET):
+        with contextlib.suppress(OSError):
+            run.params[run_folder.NET] = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+            return
+
+
 def _take_test(run: Run, metrics: dict[str, Any]) -> None:
+    epoch, known = metrics.get("epoch"), metrics.get("trained_on_this_data", True)
+    if run.best is None or epoch != run.best + 1 or not known:  # an earlier best's, or of another data folder
+        return
+    run.test_images = sys.intern(str(metrics.get("fingerprint", "")))
     run.test = {sys.intern(name): float(value) for name, value in metrics.items() if type(value) in (int, float)}
 
 

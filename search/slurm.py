@@ -233,7 +233,7 @@ class Slurm:
             return [Ended(name, -signal.SIGTERM, "") for name in lost]
         log.info("%s: its job is over (%s_%d, %s)", ", ".join(lost), batch.job, index, state.lower())
         if state == "OUT_OF_MEMORY":  # by the first of them; the others had not begun
-            said = "its job took more memory than it was given; --sbatch '--mem=…' asks for more"
+            said = "its job took more memory than it was given; --sbatch='--mem=…' asks for more"
             return [Ended(name, -signal.SIGTERM, said, oom=name == lost[0]) for name in lost]
         if state != "FAILED":
             cancelled = state == "CANCELLED" and (batch.name, index) not in self._leaving

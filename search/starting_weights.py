@@ -29,6 +29,7 @@ def starting_weights(asked: str, metric: str) -> str:
         return _as_path(path)
     runs = [read_run(folder, path) for folder in experiment_folders(path) if (folder / weights).is_file()]
     runs = [run for run in runs if run.state == "finished" and math.isfinite(run.score(metric))]
+    runs = [run for run in runs if not run.params.get("overfit")]  # which knows a few images by heart
     if not runs:
         raise UserError(f"search.weights: {printable(asked)}: holds no finished experiment with weights and {metric}")
     if len({run.fingerprint for run in runs}) > 1:

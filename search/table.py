@@ -164,7 +164,8 @@ def _summary(comparison: Comparison) -> str:
 
 def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
     if not ranked:
-        return "No run has finished yet."
+        finished = any(run.state == "finished" for run in comparison.runs)
+        return f"No run measured {escaped(comparison.metric)}." if finished else "No run has finished yet."
     metric, one_seed = comparison.metric, all(len(row.scores) == 1 for row in ranked)
     any_test = any(comparison.metric in run.test for row in ranked for run in row.setting.runs)
     by_hand = not all(run.searched for row in ranked for run in row.setting.runs)  # values alone do not name a folder
@@ -194,7 +195,9 @@ def _ranking(comparison: Comparison, ranked: list[Row]) -> str:
     else:
         notes.append("± is the standard deviation over seeds, the interval that of their mean (Student's t).")
     if any_test:
-        notes.append("Test: of the kept weights, where evaluate.py has measured it; nothing is ranked by it.")
+        notes.append(
+            "Test: of the kept weights, where evaluate.py has measured it on the same images; nothing is ranked by it."
+        )
     if any(row.difference for row in ranked):
         notes.append(_how_compared(ranked))
     if len(ranked) > LONGEST:
@@ -292,7 +295,7 @@ def _next_commands(parent: Path, comparison: Comparison, ranked: list[Row]) -> s
     best = max(ranked[0].setting.runs, key=lambda run: comparison.sign * run.score(comparison.metric))
     data, model = (shlex.quote(printable(str(path))) for path in (comparison.data_dir or "data/d", best.path))
     lines = []
-    if (best.path / SEARCH).is_file() and len(ranked[0].scores) < CONFIRMED:
+    if (best.path / SEARCH).is_file() and len(ranked[0].scores) < CONFIRMED and "seed" not in best.searched:
         folder = shlex.quote(printable(str(best.path.parent)))
         lines += [
             "# is it the best, or lucky? more seeds of the first",

@@ -33,9 +33,16 @@ def test_which_folders_are_experiments(tmp_path):
     (tmp_path / "written").mkdir()
     write(tmp_path / "written/params.json", {"arch": "conv"})
     (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "deep")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    elsewhere = tmp_path.parent / f"{tmp_path.name}_elsewhere"
+    experiment(elsewhere / "moved")
+    (elsewhere / "back").symlink_to(elsewhere)
+    (tmp_path / "on_another_disk").symlink_to(elsewhere)
     found = [path.relative_to(tmp_path).as_posix() for path in experiment_folders(tmp_path)]
     assert found == [
         "deep/er/run",
+        "on_another_disk/moved",
         "search/learning_rate_0.0001-ps_0.25",
         "search/learning_rate_0.0001-ps_0.5",
         "search/learning_rate_0.001-ps_0.25",

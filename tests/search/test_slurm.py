@@ -428,7 +428,7 @@ def test_out_of_memory_is_the_first_ones_fault(tmp_path, monkeypatch):
     begin(launcher, tmp_path, "ab")
     first, second = launcher.wait(0)
     assert (first.name, first.oom) == ("a", True)
-    assert first.errors == "its job took more memory than it was given; --sbatch '--mem=…' asks for more"
+    assert first.errors == "its job took more memory than it was given; --sbatch='--mem=…' asks for more"
     assert (second.name, second.code, second.oom) == ("b", -signal.SIGTERM, False)
 
 

@@ -32,6 +32,14 @@ def test_of_a_folder_the_best_that_finished_and_still_has_weights(tmp_path):
     assert starting_weights(str(tmp_path / "a"), "loss") == str(tmp_path / "a" / "good")
 
 
+def test_one_that_learnt_a_few_images_by_heart_is_not_the_best(tmp_path):
+    experiment(tmp_path / "a" / "debug", {"overfit": 20}, quality=1.2)
+    with pytest.raises(UserError, match="holds no finished experiment"):
+        starting_weights(str(tmp_path / "a"), "accuracy")
+    experiment(tmp_path / "a" / "fair", quality=0.6)
+    assert starting_weights(str(tmp_path / "a"), "accuracy") == str(tmp_path / "a" / "fair")
+
+
 def test_what_cannot_be_chosen_from_is_told_in_a_line(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         starting_weights(str(tmp_path / "nowhere"), "accuracy")

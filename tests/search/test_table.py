@@ -1,6 +1,7 @@
 """results.md and results.csv: what they say, and that they say it of any set of folders."""
 
 import csv
+import hashlib
 import json
 import re
 import shlex
@@ -31,6 +32,13 @@ def accuracies(folder):
     return [row["valid"]["accuracy"] for row in json.loads((folder / "history.json").read_text())["epochs"]]
 
 
+def evaluated(folder, accuracy, **changes):
+    """As evaluate.py leaves what the best weights gave on the test images."""
+    best = int(np.argmax(accuracies(folder))) + 1
+    about = {"accuracy": accuracy, "split": "test", "epoch": best, "fingerprint": "f", "trained_on_this_data": True}
+    write(folder / "metrics_test_best_weights.json", about | changes)
+
+
 def test_what_was_measured_on_the_test_images_stands_beside_and_ranks_nothing(tmp_path):
     grid(tmp_path)
     text, rows = results(tmp_path)
@@ -38,10 +46,7 @@ def test_what_was_measured_on_the_test_images_stands_beside_and_ranks_nothing(tm
     assert (rows[0]["test_mean"], rows[0]["test_seeds"]) == ("", "")
     for row, accuracies_of in ((rows[0], [0.5, 0.6, 0.7]), (rows[1], [0.9, 0.8])):
         for name, accuracy in zip(row["folder"].split(), accuracies_of, strict=False):
-            write(
-                tmp_path / name / "metrics_test_best_weights.json",
-                {"accuracy": accuracy, "tta": False, "split": "test"},
-            )
+            evaluated(tmp_path / name, accuracy)
     text, after = results(tmp_path)
     assert [row["folder"] for row in after] == [row["folder"] for row in rows]
     assert [float(after[0][key]) for key in ("test_mean", "test_std", "test_seeds")] == pytest.approx([0.6, 0.1, 3])
@@ -312,3 +317,51 @@ def test_five_thousand_folders(tmp_path):
     assert (tmp_path / "results.csv").read_text().count("\n") == 5001
     assert seconds < 5 * parsing
     assert megabytes < 300
+
+
+@pytest.mark.parametrize("changes", [{"epoch": 1}, {"trained_on_this_data": False}, {"fingerprint": "other"}], ids=str)
+def test_what_other_weights_or_images_gave_is_not_shown_as_theirs(tmp_path, changes):
+    for seed in range(3):
+        folder = experiment(tmp_path / str(seed), {}, seed=seed, searched=False)
+        evaluated(folder, 0.5 + seed / 10, **(changes if seed == 2 else {}))
+    _, [row] = results(tmp_path)
+    assert (float(row["test_mean"]), row["test_seeds"]) == (pytest.approx(0.55), "2")
+
+
+def test_what_learnt_a_few_images_by_heart_is_compared_with_nothing(tmp_path):
+    experiment(tmp_path / "honest", {}, 0.8, searched=False)
+    experiment(tmp_path / "debug", {"overfit": 20}, 1.2, searched=False)
+    text, rows = results(tmp_path)
+    assert {row["folder"]: row["data"] for row in rows} == {"honest": "78e6c51078e6", "debug": "overfit20-78"}
+    assert "each has a table of its own" in text
+
+
+def test_two_nets_of_ones_own_are_two_settings(tmp_path):
+    for name, source in (("a", "one"), ("b", "other"), ("c", "one")):
+        folder = experiment(tmp_path / name, {"arch": "net.py"}, seed=3 if name == "c" else 0, searched=False)
+        (folder / "net.py").write_text("edited since")
+        (folder / "code").mkdir()
+        (folder / "code/net.py").write_text(source)
+    _, rows = results(tmp_path)
+    assert {row["folder"]: row["net.py"] for row in rows} == {
+        "a c": hashlib.sha256(b"one").hexdigest()[:8],
+        "b": hashlib.sha256(b"other").hexdigest()[:8],
+    }
+
+
+def test_seeds_that_were_searched_are_not_to_be_confirmed(tmp_path):
+    for seed in range(2):
+        experiment(tmp_path / f"seed_{seed}", {"seed": seed}, seed=seed)
+    assert "--confirm" not in results(tmp_path)[0]
+
+
+def test_finished_without_the_metric_is_not_unfinished(tmp_path):
+    experiment(tmp_path / "a", fingerprint="a" * 64, searched=False)
+    folder = experiment(tmp_path / "b", fingerprint="b" * 64, searched=False)
+    rows = json.loads((folder / "history.json").read_text())["epochs"]
+    for row in rows:
+        row["valid"]["f1"] = row["train"]["f1"] = 0.5
+    write(folder / "history.json", {"epochs": rows, "steps": [], "stop": None})
+    text = write_results(tmp_path, "f1").read_text()
+    assert "No run measured f1." in text
+    assert "No run has finished yet." not in text
