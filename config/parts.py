@@ -90,7 +90,9 @@ class ProgressiveResizing(Part):
     """Smaller images in the first epochs, which take less time."""
 
     im_sz: int = Field(ge=8, le=1024, description="side of the images in the first epoch, in pixels")
-    epochs: int = Field(ge=1, le=1_000_000, description="epochs in which it grows, in equal steps, to the full im_sz")
+    epochs: int = Field(
+        ge=1, le=1_000_000, description="epochs in which it grows to the full im_sz, by 8 pixels or more"
+    )
 
 
 class EarlyStopping(Part):

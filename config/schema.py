@@ -109,7 +109,8 @@ class Params(Part):
     )
     unfreeze_epochs: int = Field(default=1, ge=1, le=1_000_000, description="gradual: epochs between two thaws")
     batch_norm: Literal["train", "frozen_eval", "all_eval"] = Field(
-        default="frozen_eval", description="BatchNorm uses stored statistics: never, in frozen groups, everywhere"
+        default="frozen_eval",
+        description="BatchNorm uses stored statistics: never, in frozen groups, in all but a new head",
     )
     loss: Name = Field(default="cross_entropy", description="training loss")
     loss_arguments: dict[str, Any] = Field(default={}, description="arguments of the loss")

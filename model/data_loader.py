@@ -263,8 +263,8 @@ def fetch_dataloader(
         data_dir: the data folder.
         params: the experiment's.
         device: where batches are wanted.
-        statistics: mean and std of the pretrained weights, used when params.normalize is "auto"; None: those of the
-            training images.
+        statistics: mean and std of the pretrained weights for each channel, used when params.normalize is "auto"; None:
+            those of the training images.
         folder: what was scanned and checked before, to save doing it again.
         worker_init: called in each loader worker, to let go of what only this process may hold, such as a lock.
         share: this process's part of the batches.
@@ -273,7 +273,8 @@ def fetch_dataloader(
         UserError: naming what is wrong with the data.
     """
     wanted = {name: select(name, TYPES, "type of loader") for name in types}
-    given = _given_statistics(params, statistics)
+    fixed = params.normalize
+    given = (tuple(fixed.mean), tuple(fixed.std)) if isinstance(fixed, Normalization) else statistics
     if folder is None:
         splits = {split for split, _ in wanted.values()} | ({"train"} if params.overfit or not given else set())
         folder = scan(Path(data_dir), tuple(split for split in include.SPLITS if split in splits))
@@ -322,16 +323,6 @@ def _training(params: Params, mean: Sequence[float], std: Sequence[float]) -> Tr
     )  # fmt: skip
     mixed_epochs = params.num_epochs - params.mixing_off_epochs
     return Training(params.seed, weighted, augment, params.mixup, params.cutmix, mixed_epochs)
-
-
-def _given_statistics(params: Params, statistics: Statistics | None) -> Statistics | None:
-    """Mean and std from params.normalize, else those of the weights, their mean over the colours for grey images."""
-    if isinstance(params.normalize, Normalization):
-        return tuple(params.normalize.mean), tuple(params.normalize.std)
-    if statistics is None or len(statistics[0]) == params.channels:
-        return statistics
-    mean, std = ((sum(values) / len(values),) * params.channels for values in statistics)
-    return mean, std
 
 
 def _measure(store: Store) -> Statistics:

@@ -127,7 +127,7 @@ def declared_head(net: nn.Module) -> tuple[str, ...]:
 def _head(net: nn.Module, num_classes: int, calls: list[str]) -> list[str]:
     """The modules of the head and of auxiliary heads: never called, beside the head, with an output per class."""
     modules = dict(net.named_modules())
-    outputs = {name for name, module in modules.items() if _width(module) == num_classes}
+    outputs = {name for name, module in modules.items() if width(module) == num_classes}
     head = [name for name in declared_head(net) if list(modules[name].parameters())]
     head = head or [name for name in calls if name in outputs][-1:]
     if not head:
@@ -141,7 +141,8 @@ def _head(net: nn.Module, num_classes: int, calls: list[str]) -> list[str]:
     return head + [name for name in modules if name in opened - called and owner(name) in beside]
 
 
-def _width(module: nn.Module) -> int | None:
+def width(module: nn.Module) -> int | None:
+    """How many outputs a linear or convolutional layer has; None of another."""
     if isinstance(module, nn.Linear):
         return module.out_features
     return module.out_channels if isinstance(module, _ConvNd) else None

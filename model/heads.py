@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from model.groups import width
+
 CONCAT_POOL_WIDTH = 512  # fast.ai's create_head
 
 
@@ -72,14 +74,8 @@ def classifier(net: nn.Module, num_classes: int) -> str:
         net: a net without auxiliary heads.
         num_classes: number of outputs.
     """
-    widths = {name: _outputs(module) for name, module in net.named_modules()}
-    return next((name for name, width in reversed(widths.items()) if width == num_classes), "")
-
-
-def _outputs(module: nn.Module) -> int | None:
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    return module.out_channels if isinstance(module, nn.Conv2d) else None
+    widths = {name: width(module) for name, module in net.named_modules()}
+    return next((name for name, outputs in reversed(widths.items()) if outputs == num_classes), "")
 
 
 def tame(layer: nn.Module) -> None:

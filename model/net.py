@@ -13,8 +13,10 @@ from torch import nn
 
 from config.run_folder import NET
 from config.schema import Params
+from images.augment import growing_side
 from model import backbones, heads, mambavision, pretrained, small_nets
 from model.backbones import Backbone
+from model.groups import declared_head
 from model.pretrained import Statistics
 from model.weights_file import first_line
 from utils import UserError, did_you_mean, printable
@@ -119,21 +121,23 @@ def _backbone(params: Params, num_classes: int, model_dir: Path | None, library:
 
 
 def _plain(net: nn.Module, num_classes: int) -> Backbone:
-    head = heads.classifier(net, num_classes)
-    return Backbone(net, (head,) if head else (), lambda state: state)
+    head = declared_head(net) or tuple(filter(None, [heads.classifier(net, num_classes)]))
+    return Backbone(net, head, lambda state: state)
 
 
 def _refuse_one_size(net: nn.Module, params: Params) -> None:
     small = params.progressive_resizing
     if small is None:
         return
-    try:
-        _output_shape(net, params, small.im_sz)
-    except Exception as error:
-        raise UserError(
-            f"progressive_resizing: {params.arch} takes no images of {small.im_sz} pixels when it is built for "
-            f"{params.im_sz} ({first_line(error)}); leave it out, or choose a net that takes images of any size"
-        ) from error
+    epochs = range(min(small.epochs, params.num_epochs))
+    for side in sorted({growing_side(small.im_sz, small.epochs, params.im_sz, epoch) for epoch in epochs}):
+        try:
+            _output_shape(net, params, side)
+        except Exception as error:
+            raise UserError(
+                f"progressive_resizing: {params.arch} takes no images of {side} pixels when it is built for "
+                f"{params.im_sz} ({first_line(error)}); leave it out, or choose a net that takes images of any size"
+            ) from error
 
 
 def _output_shape(net: nn.Module, params: Params, side: int | None = None) -> tuple[int, ...] | None:

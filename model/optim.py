@@ -89,6 +89,11 @@ def make_optimizer(
     kind = select(name, OPTIMIZERS, "optimizer")
     if name in REFUSED:
         raise UserError(f'optimizer "{name}" {REFUSED[name]}')
+    other = next((key for key, parameter in net.named_parameters() if parameter.ndim != 2), None)
+    if name == "Muon" and other:
+        raise UserError(
+            f'optimizer "Muon" takes matrices only, and {other} is none: choose AdamW, or SGD with nesterov'
+        )
     known = catalogue()[name] or frozenset()
     for key in arguments:
         if key not in known:

@@ -1,6 +1,7 @@
 """From checked parameters and a data folder to the parts that `fit` works with."""
 
 import contextlib
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,24 @@ class Built:
     weights: dict[str, Any] | None
 
 
-def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine, processes: Processes) -> Built:
+def build(
+    params: Params,
+    folder: RunFolder,
+    data: DataFolder,
+    machine: Machine,
+    processes: Processes,
+    normalize: Normalization | None = None,
+) -> Built:
     """Builds the net, the loaders and everything that trains it.
+
+    Args:
+        params: as params.json has them.
+        folder: the experiment.
+        data: what it trains on.
+        machine: what it runs on.
+        processes: that train it.
+        normalize: of a run that is continued: what it was started with. Its weights are in its checkpoint, so those it
+            started from are not asked for again.
 
     Raises:
         UserError: parameters that do not fit the data or the net.
@@ -61,8 +78,9 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine,
         )
     if params.batch_size < processes.count:
         raise UserError(f"batch_size is {params.batch_size}: too few images to share among {processes.count} processes")
+    begun = {} if normalize is None else {"pretrain": False, "normalize": normalize}
     torch.manual_seed(params.seed)  # the net's first weights
-    built = build_net(params, num_classes, folder.path)
+    built = build_net(params.model_copy(update=begun), num_classes, folder.path)
     groups = _groups(built.net, params, num_classes)
     net = processes.prepare(machine.take(built.net))
     if params.compile:
@@ -71,7 +89,8 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine,
     optimizer = make_optimizer(params.optimizer, params.optimizer_arguments, net, groups, rates, params.wd)
     types = ("train", "valid")
     share = Share(processes.index, processes.count, processes.sharers)
-    loaders = fetch_dataloader(types, data.root, params, machine.device, built.statistics, data, folder.unlock, share)
+    statistics = built.statistics if normalize is None else (normalize.mean, normalize.std)
+    loaders = fetch_dataloader(types, data.root, params, machine.device, statistics, data, folder.unlock, share)
     steps = -(-len(loaders["train"]) // params.gradient_accumulation)
     schedule = make_schedule(params, optimizer, steps)
 
@@ -79,6 +98,11 @@ def build(params: Params, folder: RunFolder, data: DataFolder, machine: Machine,
         net.train()
         apply_freezing(net, groups, epoch, params.freeze, params.unfreeze_epochs, params.batch_norm, rates)
 
+    if min(params.batch_size, len(loaders["train"].split.paths)) == 1:
+        copied = copy.deepcopy(net).train()
+        last = params.num_epochs - 1  # when the most layers learn
+        apply_freezing(copied, groups, last, params.freeze, params.unfreeze_epochs, params.batch_norm, rates)
+        _refuse_one_image(copied, params, machine)
     parts = Parts(
         processes=processes,
         net=net,
@@ -128,6 +152,19 @@ def _groups(net: nn.Module, params: Params, num_classes: int) -> list[list[str]]
         with contextlib.suppress(UserError):
             return layer_groups(net, count, input_shape(params), num_classes)
     return layer_groups(net, fewest, input_shape(params), num_classes)
+
+
+def _refuse_one_image(net: nn.Module, params: Params, machine: Machine) -> None:
+    """BatchNorm cannot learn from one image where each channel has one number of it."""
+    image = torch.zeros(input_shape(params), device=machine.device)
+    try:
+        with torch.no_grad(), machine.autocast():
+            net.forward(image)
+    except ValueError as error:
+        raise UserError(
+            f'{params.arch} cannot be trained on one image at a time ({error}); give 2 or more, or "batch_norm": '
+            '"all_eval" where it is the body\'s'
+        ) from error
 
 
 def _watched(params: Params) -> MonitorSettings | None:

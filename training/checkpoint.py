@@ -26,7 +26,8 @@ NAMES: Final = (run_folder.CHECKPOINT, run_folder.CHECKPOINT_PREVIOUS)  # the ne
 class Seen:
     """What the running epoch has seen so far: outputs for the metrics, in the order of training.
 
-    Outputs and losses stay on the device until they are asked for, so that a GPU is not waited for at every step.
+    Outputs and losses stay on the device until somebody waits for it anyway, so that a GPU is not waited for at every
+    step; then the outputs move to the CPU, as those of a million images would fill it.
     """
 
     images: int = 0
@@ -49,6 +50,14 @@ class Seen:
     def loss(self) -> float:
         """Their mean loss."""
         return self.loss_sum / self.images if self.images else math.nan
+
+    def settle(self) -> None:
+        """Moves the outputs to the CPU that are not there yet."""
+        for parts in (self.logits, self.labels):
+            for place in range(len(parts) - 1, -1, -1):
+                if parts[place].device.type == "cpu":
+                    break
+                parts[place] = parts[place].cpu()
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Takes in a batch: logits (B, C) and labels as they are, and the mean loss () of its images."""
@@ -113,6 +122,7 @@ class Progress:
         norms, self.norms = self.norms, []
         if norms and not torch.isfinite(torch.stack(norms)).all():
             raise TrainingFault("the gradient is not finite: lower learning_rate, or set gradient_clip", "diverged")
+        self.seen.settle()
         return self.seen.loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,11 +151,11 @@ def decode(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: when a byte differs, is missing or was added, it holds code, or the version is another.
     """
-    body, magic, digest = data.rpartition(MAGIC)
-    if not magic or hashlib.sha256(body).hexdigest().encode() != digest:
+    end = data.rfind(MAGIC)
+    if end < 0 or hashlib.sha256(memoryview(data)[:end]).hexdigest().encode() != data[end + len(MAGIC) :]:
         raise ValueError("its sha256 is not the one it ends in")
-    try:
-        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    try:  # with its digest, which torch passes over: without would be another copy of the state
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # its digest is right, so somebody made it: it can be anything
         raise ValueError("it is no state of a training, or it holds code") from error
     version = state.get("version") if isinstance(state, dict) else None

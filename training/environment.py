@@ -61,10 +61,10 @@ def program() -> Program:
     files += [include.ROOT / "include.py", include.ROOT / "utils.py"]
     return Program(
         packages={name: found for name in PACKAGES if (found := _version(name)) is not None},
-        commit=_git("rev-parse", "HEAD"),
+        commit=(_git("rev-parse", "HEAD") or "").strip() or None,
         dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
         sources={str(path.relative_to(include.ROOT)): path.read_bytes() for path in files},
-        diff=(_git("diff", "HEAD", "--", "*.py") or "").encode()[:DIFF_LIMIT],
+        diff=(_git("diff", "--no-color", "--no-ext-diff", "HEAD", "--", "*.py") or "").encode()[:DIFF_LIMIT],
     )
 
 
@@ -138,4 +138,4 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

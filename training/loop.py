@@ -27,7 +27,7 @@ from utils import progress as progress_bar
 
 @dataclass(frozen=True)
 class Parts:
-    """What training is made of, built once by training/run.py."""
+    """What training is made of, built once by training/build.py."""
 
     processes: Processes
     net: nn.Module

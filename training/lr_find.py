@@ -62,7 +62,7 @@ class Found(NamedTuple):
 def find(folder: RunFolder, reading: Reading, params: Params, processes: Processes) -> None:
     """Tests the rates of an experiment, writes lr_find.json and lr_find.png, and prints what to put into params.json.
 
-    Nothing else in the folder changes, and no random number generator.
+    Nothing else in the folder changes but the manifest, and no random number generator.
 
     Args:
         folder: the experiment, trained, half trained or not.
@@ -73,7 +73,8 @@ def find(folder: RunFolder, reading: Reading, params: Params, processes: Process
     Raises:
         UserError: bad data, or parameters that do not fit it. TrainingFault: the loss is not finite from the start.
     """
-    with logging_to(None), processes.failing_together(), torch.random.fork_rng():
+    gpus = [torch.cuda.current_device()] if params.cuda and torch.cuda.is_available() else []
+    with logging_to(None), processes.failing_together(), torch.random.fork_rng(gpus):
         if checkpoint.exists(folder):
             log.info("%s: has been trained; the test starts from the weights it started from", folder)
         with processes.in_turn():

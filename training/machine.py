@@ -25,6 +25,7 @@ class Machine:
         threads: of torch's operators.
         version: of torch.
         processes: that share each batch.
+        processor: the GPU, or the CPU's instructions.
     """
 
     device: str
@@ -33,6 +34,7 @@ class Machine:
     threads: int
     version: str
     processes: int = 1
+    processor: str = ""
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the net computes."""
@@ -87,9 +89,10 @@ def choose_machine(
     memory_format = "channels_last" if params.memory_format == "auto" else params.memory_format
     if same_device and before is not None:
         precision, memory_format = before["precision"], before["memory_format"]
-    machine = Machine(device, precision, memory_format, torch.get_num_threads(), str(torch.__version__), processes)
+    threads, version = torch.get_num_threads(), str(torch.__version__)
+    machine = Machine(device, precision, memory_format, threads, version, processes, _processor(device))
     if before is not None:
-        _compare(machine, {"processes": 1} | before, exact)
+        _compare(machine, {"processes": 1, "processor": machine.processor} | before, exact)
     return machine
 
 
@@ -126,6 +129,12 @@ def _compare(machine: Machine, before: dict[str, Any], exact: bool) -> None:
     if exact:
         raise UserError(f"--exact: the run would be {difference}; continue it where it was started")
     log.warning("%s: the result may differ in the last digits", difference)
+
+
+def _processor(device: str) -> str:
+    if device == "cuda":
+        return str(torch.cuda.get_device_name())
+    return torch.backends.cpu.get_cpu_capability() + ", bf16" * has_bf16_instructions()
 
 
 def _precision(device: str) -> str:

@@ -91,9 +91,9 @@ class Recorder:
         checkpoint.save(self.folder, {"learning": learned, "progress": state.state_dict(), "origin": self.origin})
 
     def restore(self, saved: dict[str, Any], state: Progress) -> None:
-        """Takes a saved state over into the parts and the progress."""
+        """Takes a saved state over into the parts and the progress; what was copied does not stay in memory."""
         for name, part in self.learning.items():
-            part.load_state_dict(saved["learning"][name])
+            part.load_state_dict(saved["learning"].pop(name))
         state.load_state_dict(saved["progress"])
 
     def pause_point(self, state: Progress) -> None:
@@ -258,7 +258,8 @@ def _rank(metric: str, values: dict[str, float]) -> tuple[float, float]:
 
 
 def _memory_mb() -> float:
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory_mb()
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() / 2**20 if used else peak_memory_mb()
 
 
 def _listed(values: dict[str, float]) -> str:

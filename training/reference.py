@@ -113,7 +113,8 @@ def _names() -> Iterator[str]:
 
     yield from _table_head("Optimizers (`optimizer`, `optimizer_arguments`)")
     yield "Any of [torch.optim](https://docs.pytorch.org/docs/stable/optim.html) by its name, with its arguments;"
-    yield "`learning_rate` and `wd` have keys of their own. LBFGS and SparseAdam are refused."
+    yield "`learning_rate` and `wd` have keys of their own. LBFGS and SparseAdam are refused, and Muon"
+    yield "where a parameter is no matrix."
 
     yield from _table_head("Augmentations (`augment`)", "name", "arguments", "what")
     for name, operation in AUGMENTATIONS.items():
@@ -121,8 +122,10 @@ def _names() -> Iterator[str]:
         yield _row(f"`{name}`", _listed(fields), _purpose(operation))
     yield ""
     yield 'A name alone, or `{"name": "rotation", "degrees": 5}`. `p` is the probability that an image is touched.'
-    yield "They run on the training device, a batch at a time; the geometric ones are composed, and each image is"
-    yield "sampled once. Besides: any transform of torchvision.transforms.v2, as"
+    yield "They run on the training device, a batch at a time, in the order named, but the geometric ones are"
+    yield "composed, come first and sample each image once, and `random_erasing` comes last. `padding_mode`, the same"
+    yield 'for all that name it, is `"reflection"`, `"border"` or `"fill"` (with `background`); null: fill with'
+    yield "`letterbox`, else reflection. Besides: any transform of torchvision.transforms.v2, as"
     yield '`{"name": "v2.GaussianNoise", "sigma": 0.1}`; these run image by image.'
     yield ""
 

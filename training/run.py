@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import json
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from config import run_folder
+from config.parts import Normalization
 from config.run_folder import RunFolder
 from config.schema import FREE_KEYS, Params
 from images.folder import DataFolder, check_headers, fingerprint, scan
@@ -176,17 +178,20 @@ def _run(
         "machine": asdict(machine),
     }
     continued_at = {name: saved["progress"][name] for name in ("epoch", "step")} if saved else {}
-    processes.check_alike(origin | continued_at | {"machine": asdict(machine) | {"threads": None}})  # their own affair
+    alike = asdict(machine) | {"threads": None, "processor": None}  # these are each one's own affair
+    processes.check_alike(origin | continued_at | {"machine": alike})
     if before is not None:
         _refuse_changes(folder, before, origin)
     elif folder.file(run_folder.HISTORY).is_file():
         raise UserError(f"{folder}: holds results but no checkpoint; --overwrite trains anew and keeps them aside")
-    built = build(params, folder, data, machine, processes)
     if before is None:
+        built = build(params, folder, data, machine, processes)
         files = describe(folder, params, data, skipped, data_fingerprint, built, machine, processes)
         origin["files"] = pack(files)
     else:
         files, origin["files"] = unpack(before["files"]), before["files"]
+        normalize = Normalization.model_validate(json.loads(files[run_folder.PARAMS_RESOLVED])["normalize"])
+        built = build(params, folder, data, machine, processes, normalize)
     folder.write_all({name: content for name, content in files.items() if not folder.intact(name)})
     return _train(folder, built, origin, saved, signals, trackers)
 
@@ -201,6 +206,9 @@ def _train(
 ) -> str:
     parts = built.parts
     state = Progress()
+    watched = built.params.monitor or (
+        saved and "monitor" in saved["learning"]
+    )  # what was found is kept while it is off
     candidates: dict[str, Learns | None] = {
         "net": parts.net,
         "optimizer": parts.optimizer,
@@ -209,7 +217,7 @@ def _train(
         "ema": parts.ema,
         "last_epochs": parts.last_epochs,
         "stopping": parts.stopping,
-        "monitor": parts.monitor if built.params.monitor else None,
+        "monitor": parts.monitor if watched else None,
     }
     learning = {name: part for name, part in candidates.items() if part is not None}
     kind = Recorder if parts.processes.first else Witness
@@ -218,7 +226,9 @@ def _train(
     pictures = Pictures(parts.monitor, folder)
     recorder.followers += [pictures.follow, trackers.follow]
     if saved is not None:
-        saved["learning"].setdefault("monitor", parts.monitor.state_dict())  # it may be switched on later
+        learned = saved["learning"]
+        learned.setdefault("monitor", parts.monitor.state_dict())  # it may be switched on later
+        learned["scaler"] = learned["scaler"] or parts.scaler.state_dict()  # in another precision there was none
         recorder.restore(saved, state)
         log.info("continuing after epoch %d, step %d", state.epoch, state.step)
         recorder.publish(state)

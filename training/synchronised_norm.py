@@ -20,8 +20,12 @@ class SynchronisedBatchNorm(_BatchNorm):
 
     whole = False
     process_group = None  # all processes
-    _check_input_dim = nn.SyncBatchNorm._check_input_dim
-    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Torch's BatchNorm asks for it: any (B, C, …) will do."""
+
+    def _check_non_zero_input_channels(self, input: Tensor) -> None:
+        """Torch's SyncBatchNorm asks for it: a net with such a layer cannot be built."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises (B, C, …) by the statistics of all processes' images in training, else by the running ones."""

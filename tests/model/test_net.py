@@ -145,3 +145,42 @@ def test_mistakes_in_an_own_net_are_one_line(tmp_path: Path, source: str, messag
 def test_a_missing_own_net(folder: str | None) -> None:
     with pytest.raises(UserError, match=r"net\.py: no such file, but arch is net\.py$"):
         build_net(Params(arch="net.py"), 3, folder and Path(folder))  # type: ignore[arg-type]
+
+
+def test_each_side_on_the_way_is_tried(tmp_path: Path) -> None:
+    source = (
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, classes):\n        super().__init__()\n"
+        "        self.layer = nn.Linear(3, classes)\n    def forward(self, images):\n"
+        "        assert images.shape[-1] % 16 == 0, 'sides of 16'\n        return self.layer(images.mean((2, 3)))\n"
+        "def build_net(params, num_classes):\n    return Net(num_classes)\n"
+    )
+    (tmp_path / "net.py").write_text(source)
+    given = {"arch": "net.py", "im_sz": 64, "pretrain": False, "num_epochs": 4}
+    build_net(
+        Params.model_validate(given | {"progressive_resizing": {"im_sz": 32, "epochs": 2}}), 3, tmp_path
+    )  # 32, 48
+    with pytest.raises(
+        UserError, match=r"^progressive_resizing: net\.py takes no images of 40 pixels .* for 64 \(sides"
+    ):
+        build_net(Params.model_validate(given | {"progressive_resizing": {"im_sz": 32, "epochs": 4}}), 3, tmp_path)
+
+
+def test_an_own_nets_declared_head_is_new_for_other_classes(tmp_path: Path) -> None:
+    source = (
+        "import torch\nfrom torch import nn\nclass Cosine(nn.Module):\n    def __init__(self, classes):\n"
+        "        super().__init__()\n        self.weight = nn.Parameter(torch.randn(classes, 4))\n"
+        "    def forward(self, x):\n        return x @ self.weight.T\n"
+        "class Net(nn.Module):\n    head_prefix = 'head'\n    def __init__(self, classes):\n"
+        "        super().__init__()\n"
+        "        self.body, self.head = nn.Linear(3, 4), Cosine(classes)\n"
+        "    def forward(self, images):\n        return self.head(self.body(images.mean((2, 3))))\n"
+        "def build_net(params, num_classes):\n    return Net(num_classes)\n"
+    )
+    (tmp_path / "net.py").write_text(source)
+    given = {"arch": "net.py", "im_sz": 8}
+    first = build_net(Params.model_validate(given | {"pretrain": False}), 5, tmp_path).net
+    torch.save(first.state_dict(), tmp_path / "weights.pth")
+    built = build_net(Params.model_validate(given | {"pretrain": str(tmp_path / "weights.pth")}), 3, tmp_path)
+    assert built.weights is not None
+    assert built.weights["head"] == "new"
+    assert torch.equal(built.net.get_parameter("body.weight"), first.get_parameter("body.weight"))

@@ -163,7 +163,7 @@ def test_what_cannot_train_a_classifier_is_refused(net, name):
 
 
 def test_muon_takes_matrices_only(net):
-    with pytest.raises(UserError, match='optimizer "Muon": Muon only supports 2D parameters'):
+    with pytest.raises(UserError, match=r'optimizer "Muon" takes matrices only, and 0\.weight is none: choose AdamW'):
         _make(net, "Muon")
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False))
     optimizer = optim.make_optimizer("Muon", {}, net, [["1.weight"], ["3.weight"]], [0.01, 0.01], 0.0)

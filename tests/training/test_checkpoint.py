@@ -52,6 +52,15 @@ def test_the_file_is_in_memory_once():
     assert peak < 1.5 * len(data)
 
 
+def test_reading_it_makes_one_copy_of_the_state():
+    data = checkpoint.encode({"weights": torch.zeros(2**21)})
+    tracemalloc.start()
+    checkpoint.decode(data)  # tensors are not what is traced
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * len(data)
+
+
 def test_the_seal_is_the_last_one():
     for text in (checkpoint.MAGIC.decode(), "0" * 64):
         assert checkpoint.decode(checkpoint.encode({"text": text}))["text"] == text

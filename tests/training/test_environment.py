@@ -1,5 +1,7 @@
 """What a run says it was made with."""
 
+import subprocess
+
 import include
 from training import environment
 
@@ -18,3 +20,21 @@ def test_what_was_noted_is_said_whatever_changes_later(monkeypatch):
     assert environment.program() == now
     monkeypatch.setattr(environment, "_noted", [])
     assert environment.program().commit == "two"
+
+
+def test_the_difference_to_the_commit_can_be_applied(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    (tmp_path / "a.py").write_text("one\n\n")
+    git("init")
+    git("add", "a.py")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "first")
+    git("config", "color.diff", "always")
+    (tmp_path / "a.py").write_text("two\n\n")
+    monkeypatch.setattr(include, "ROOT", tmp_path)
+    diff = environment._git("diff", "--no-color", "--no-ext-diff", "HEAD", "--", "*.py")
+    git("checkout", "a.py")
+    (tmp_path / "code.diff").write_text(diff)
+    git("apply", "code.diff")
+    assert (tmp_path / "a.py").read_text() == "two\n\n"

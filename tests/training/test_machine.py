@@ -1,6 +1,8 @@
 """What the machine decides: its reasons, and depthwise convolutions in float32 under bf16 on a CPU."""
 
 import copy
+import logging
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -8,8 +10,10 @@ from torch import nn
 from torchvision.models import mobilenet_v2
 
 from config.schema import Params
+from training import machine as machine_module
 from training.depthwise import Float32Conv2d
-from training.machine import Machine, reasons
+from training.machine import Machine, choose_machine, reasons
+from utils import UserError
 
 CPU = {"device": "cpu", "memory_format": "channels_last", "threads": 1, "version": ""}
 
@@ -68,3 +72,16 @@ def test_reasons(asked, name, reason, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     params = Params.model_validate({"arch": "conv", **asked})
     assert reason in reasons(params, Machine(precision="bf16", **CPU))[name]
+
+
+def test_another_processor_is_other_arithmetic(monkeypatch, caplog):
+    params = Params(arch="conv", cuda=0, precision="fp32")
+    before = asdict(choose_machine(params, None, exact=False))
+    with caplog.at_level(logging.WARNING):
+        assert asdict(choose_machine(params, before, exact=True)) == before
+        older = {name: value for name, value in before.items() if name != "processor"}
+        choose_machine(params, older, exact=True)
+    assert not caplog.records
+    monkeypatch.setattr(machine_module, "_processor", lambda device: "another")
+    with pytest.raises(UserError, match=rf"--exact: .*processor {before['processor']} -> another"):
+        choose_machine(params, before, exact=True)

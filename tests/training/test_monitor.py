@@ -258,9 +258,13 @@ def test_it_can_be_switched_on_and_off_on_the_way(tiny_data, tmp_path, monkeypat
         interrupt_at(patch, 2)
         assert run(path, tiny_data) == 143
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 2)
-        assert run(path, tiny_data, "--set", "monitor=1", "--set", 'monitor={"interval": 1}') == 143
-    assert run(path, tiny_data) == 0
+        interrupt_at(patch, 4)  # after one step, two batches of valid, and another step
+        assert run(path, tiny_data, "--set", 'monitor={"interval": 1}') == 143
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1)
+        assert run(path, tiny_data) == 143
+    assert run(path, tiny_data, "--set", 'monitor={"interval": 1}') == 0
+    assert found(path)["step"].tolist() == [2, 3, 5]  # not the two before it was on, nor the one while it was off
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import traceback
 from collections import Counter
@@ -15,7 +17,8 @@ import train
 from config import run_folder
 from config.run_folder import RunFolder
 from tests.training.runs import SMALL, experiment, history, outcome
-from training import curves, recorder
+from training import curves, machine, recorder
+from training import run as training_run
 
 
 @pytest.fixture(scope="session")
@@ -305,3 +308,36 @@ def test_bad_params_are_one_line(tiny_data, tmp_path, capsys, changes, expected)
 def test_no_such_folder(tiny_data, tmp_path, capsys):
     assert run(tmp_path / "absent", tiny_data) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_continuing_needs_the_weights_it_started_from_no_more(tiny_data, tmp_path, monkeypatch):
+    started = experiment(tmp_path / "started", num_epochs=1)
+    assert run(started, tiny_data) == 0
+    given = {"pretrain": str(started)}
+    reference, path = (experiment(tmp_path / name, **given) for name in ("reference", "path"))
+    assert run(reference, tiny_data) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        assert run(path, tiny_data) == 143
+    shutil.rmtree(started)
+    assert run(path, tiny_data) == 0
+    assert outcome(path) == outcome(reference)
+
+
+def test_a_run_goes_on_in_a_precision_that_scales_gradients(tiny_data, tmp_path, monkeypatch):
+    path = experiment(tmp_path / "x", precision="auto")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        assert run(path, tiny_data) == 143
+    real = machine.choose_machine
+    monkeypatch.setattr(
+        training_run, "choose_machine", lambda *args: dataclasses.replace(real(*args), precision="fp16")
+    )
+    assert run(path, tiny_data) == 0
+    assert RunFolder(path).status()["state"] == "finished"
+
+
+def test_one_image_at_a_time_is_refused_where_nothing_can_be_learnt_from_it(tiny_data, tmp_path, capsys):
+    assert run(experiment(tmp_path / "deep", arch="deep", batch_size=1), tiny_data) == 2
+    assert "deep cannot be trained on one image at a time (Expected more than 1 value" in capsys.readouterr().err
+    assert run(experiment(tmp_path / "conv", batch_size=1, num_epochs=1), tiny_data) == 0
