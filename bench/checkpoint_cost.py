@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from tabulate import tabulate
 
 import train
+from bench.interval import with_interval
 from training import loop
 from training.recorder import Recorder
 
@@ -59,14 +59,6 @@ def clocked() -> list[list[Seconds]]:
     return epochs
 
 
-def with_interval(values: Seconds) -> str:
-    """Mean and 95% t-interval, with two digits."""
-    if len(values) < 2:
-        return f"{values.mean():.2f} (n = 1)"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.2f} [{values.mean() - half:.2f}, {values.mean() + half:.2f}]"
-
-
 def main() -> int:
     """Trains, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,11 +81,11 @@ def main() -> int:
     rest = training + validation
     shares = {"checkpoint": checkpoint, "history, curves, weights": written - checkpoint, "all": written}
     rows = [
-        [name, *map(with_interval, 100 * seconds / rest), f"{(100 * seconds / rest)[0].max():.2f}"]
+        [name, *(with_interval(share, 2) for share in 100 * seconds / rest), f"{(100 * seconds / rest)[0].max():.2f}"]
         for name, seconds in shares.items()
     ]
     size = (folder / "checkpoint.pt").stat().st_size / 2**20
-    about = f"{len(epochs)} epochs of {with_interval(rest[0])} s, a checkpoint of {size:.1f} MB"
+    about = f"{len(epochs)} epochs of {with_interval(rest[0], 2)} s, a checkpoint of {size:.1f} MB"
     header = ["written", "% of an epoch", "% of its processor time", "largest %"]
     print(f"{about}; load {os.getloadavg()[0]:.1f}\n")  # noqa: T201
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True))  # noqa: T201

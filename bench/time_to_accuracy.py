@@ -15,11 +15,10 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
-from scipy import stats
 from tabulate import tabulate
 
+from bench.interval import with_interval
 from bench.peers.__main__ import Lines, add_options, installed, job_of, measured, settings_of
 from bench.peers.job import Job
 from bench.peers.loops import LOOPS, OURS
@@ -97,10 +96,14 @@ def tables(lines: Sequence[Line], best: Line) -> str:
     )  # fmt: skip
     seeds = sorted(ours.keys() & other.keys())
     rows = [
-        [what, interval([line[seed]["accuracy"] for seed in seeds]), spread([line[seed]["seconds"] for seed in seeds])]
+        [
+            what,
+            with_interval([line[seed]["accuracy"] for seed in seeds]),
+            spread([line[seed]["seconds"] for seed in seeds]),
+        ]
         for what, line in ((OURS, ours), (f"{best['what']}, {best['peak']:g}", other))
     ]
-    gain = interval([ours[seed]["accuracy"] - other[seed]["accuracy"] for seed in seeds])
+    gain = with_interval([ours[seed]["accuracy"] - other[seed]["accuracy"] for seed in seeds])
     times = spread([ours[seed]["seconds"] / other[seed]["seconds"] for seed in seeds])
     rows.append(["ours less the other's; times the other's", gain, times])
     headed = {
@@ -110,14 +113,6 @@ def tables(lines: Sequence[Line], best: Line) -> str:
     return "\n\n".join(
         tabulate(body, header, tablefmt="github", disable_numparse=True) for header, body in headed.items()
     )
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean and its 95% t-interval."""
-    if len(values) < 2:
-        return "".join(f"{value:.4f}" for value in values)
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{fmean(values):.4f} [{fmean(values) - half:.4f}, {fmean(values) + half:.4f}]"
 
 
 @reports_errors

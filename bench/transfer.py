@@ -1,6 +1,6 @@
 """Fine-tuning compared with itself: learning rates per layer group, BatchNorm modes, and training from scratch.
 
-python bench/transfer.py --data_dir data/imagenette160_small --weights FILE
+python -m bench.transfer --data_dir data/imagenette160_small --weights FILE
 
 Every variant is trained with every seed through train.py, then its best epoch on the validation split is evaluated on
 the test split. Finished runs are kept, so the same command goes on where it was stopped. The table it prints gives the
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from tabulate import tabulate
+
+from bench.interval import with_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,14 +68,6 @@ def run(variant: str, seed: int, options: argparse.Namespace) -> dict[str, float
         f"{variant}, seed {seed}: valid {valid['accuracy']:.4f}, test {test['accuracy']:.4f}, {seconds:.0f} s\n"
     )
     return {"valid": valid["accuracy"], "test": test["accuracy"], "seconds": seconds}
-
-
-def with_interval(values: np.ndarray) -> str:
-    """Mean and 95% t-interval."""
-    if len(values) < 2:
-        return f"{values.mean():.4f} (n = 1)"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.4f} [{values.mean() - half:.4f}, {values.mean() + half:.4f}]"
 
 
 def main() -> int:

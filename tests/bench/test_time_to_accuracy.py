@@ -45,9 +45,9 @@ def test_the_best_tuned_peer_races_with_new_seeds(measured, tiny_data, tmp_path,
     assert [PEERS[0], "0.01", "0.9000", "10"] in cells
     assert all("1.0000" not in row for row in cells)  # what is void counts nowhere
     assert cells[-3:] == [
-        [OURS, "0.9500 [0.9500, 0.9500]", "5.75 (5.50 to 6.00)"],
-        ["torchvision tuned, 0.01", "0.9000 [0.9000, 0.9000]", "11.50 (11.00 to 12.00)"],
-        ["ours less the other's; times the other's", "0.0500 [0.0500, 0.0500]", "0.50 (0.50 to 0.50)"],
+        [OURS, "0.9500 (n = 2)", "5.75 (5.50 to 6.00)"],
+        ["torchvision tuned, 0.01", "0.9000 (n = 2)", "11.50 (11.00 to 12.00)"],
+        ["ours less the other's; times the other's", "0.0500 (n = 2)", "0.50 (0.50 to 0.50)"],
     ]
 
     measured.clear()
