@@ -75,6 +75,7 @@ def test_options_exist(capsys):
         "--experiment",
         "--scale",
         "--peaks",
+        "--image",
         "--peers",
         "--megapixels",
         "--arch",
