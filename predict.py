@@ -62,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     else:
         write_lines(lines())
     if unsure:
-        sys.stderr.write(f"{unsure} answers are unsure: below {contract.threshold:.4f}, from where on "
-                         f"{contract.accuracy_target:g} or more were right on valid\n")  # fmt: skip
+        sys.stderr.write(f"{unsure} answers are unsure: below {contract.threshold:.4f}, the probability from "
+                         f"which on {contract.accuracy_target:g} or more were right on valid\n")  # fmt: skip
     if bad:
         shown = "".join(f"{error}\n" for error in bad[:10]) if options.out else ""
         sys.stderr.write(f"{shown}{len(bad)} files could not be read as images\n")

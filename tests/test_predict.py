@@ -80,7 +80,8 @@ def test_a_threshold_tells_which_answers_are_unsure(file, tiny_data, tmp_path, c
     out, err = capsys.readouterr()
     assert [json.loads(line)["sure"] for line in out.splitlines()] == expected
     count = expected.count(False)
-    assert err == f"{count} answers are unsure: below {middle:.4f}, from where on 0.9 or more were right on valid\n"
+    why = f"below {middle:.4f}, the probability from which on 0.9 or more were right on valid"
+    assert err == f"{count} answers are unsure: {why}\n"
     assert run(strict, folder, "--format", "csv", "--top", 2) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["sure"] for row in rows] == [str(sure).lower() for sure in expected]
