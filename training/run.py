@@ -206,9 +206,8 @@ def _train(
 ) -> str:
     parts = built.parts
     state = Progress()
-    watched = built.params.monitor or (
-        saved and "monitor" in saved["learning"]
-    )  # what was found is kept while it is off
+    # What the monitor has found is kept while it is off.
+    watched = built.params.monitor or (saved and "monitor" in saved["learning"])
     candidates: dict[str, Learns | None] = {
         "net": parts.net,
         "optimizer": parts.optimizer,
