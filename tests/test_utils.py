@@ -549,6 +549,10 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().endswith(" \r")  # and clears its line
     utils.progress(range(3), "reading").close()
     assert re.search(r"reading: +0%\|.* 0/3 \[.*\?it/s", terminal.getvalue())
+    before = terminal.getvalue()
+    monkeypatch.setattr(log, "disabled", True)
+    assert list(utils.progress(range(3), "silent")) == [0, 1, 2]
+    assert terminal.getvalue() == before
 
 
 def test_a_log_line_keeps_to_the_terminals_characters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -580,6 +584,7 @@ def test_the_log_has_one_name() -> None:
 
 def test_cores_are_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert utils.cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
     for known, expected in ((8, 8), (None, 1)):

@@ -6,6 +6,7 @@ import math
 import pickle
 import random
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,8 +217,30 @@ def test_no_state_with_a_gradient_that_is_not_finite_is_passed_over():
     state.norms += [torch.tensor(1.0), torch.tensor(2.0)]
     assert math.isnan(state.look())  # nothing was seen yet
     state.norms += [torch.tensor(1.0), torch.tensor(math.inf), torch.tensor(3.0)]
-    with pytest.raises(TrainingFault, match="the gradient is not finite"):
+    with pytest.raises(TrainingFault, match=r"^the gradient is not finite: lower learning_rate, or set") as caught:
         state.look()
+    assert caught.value.reason == "diverged"
+
+
+class Part:
+    """What stands for a tensor on a device, and may be moved to the CPU once."""
+
+    def __init__(self, number, device):
+        self.number, self.device = number, SimpleNamespace(type=device)
+
+    def cpu(self):
+        assert self.device.type != "cpu"
+        return Part(self.number, "cpu")
+
+
+def test_a_look_moves_the_outputs_to_the_cpu_that_are_not_there():
+    state = Progress()
+    state.seen.logits = [Part(0, "cpu"), Part(1, "cuda"), Part(2, "cuda"), Part(3, "cuda")]
+    state.seen.labels = [Part(number, "cuda") for number in range(4)]
+    for _ in range(2):
+        state.look()
+        for parts in (state.seen.logits, state.seen.labels):
+            assert [(part.number, part.device.type) for part in parts] == [(number, "cpu") for number in range(4)]
 
 
 def gathered(*processes):
@@ -235,6 +258,10 @@ def test_what_all_have_seen_is_gathered_in_the_first():
     one.add(torch.tensor([[1.0, 2.0]]), torch.tensor([1]), torch.tensor(0.5))
     two.add(torch.tensor([[3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 1]), torch.tensor(2.0))
     two.add(torch.tensor([[7.0, 8.0]]), torch.tensor([0]), torch.tensor(1.0))
+    sent: list[dict[str, torch.Tensor]] = []
+    one.gather(lambda tensors: sent.append(tensors) or [tensors])
+    assert sent[0].keys() == {"sums", "logits", "labels"}
+    assert sent[0]["sums"].dtype == torch.float64  # float32 counts to 16 million
     first, others = gathered(one, two, nothing)
     logits, labels = first.outputs()
     assert logits.tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]
