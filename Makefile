@@ -40,7 +40,7 @@ coverage: $(VENV)/stamp  ## every line and branch of what writes files, keeps ch
 	$(RUN) -m coverage run -m pytest -q -m "not slow and not campaign" tests/test_utils.py tests/config tests/training/test_checkpoint.py
 	$(RUN) -m coverage report
 
-mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a time: do the tests notice? Half an hour
+mutation: $(VENV)/stamp  ## changes the same modules in a copy, one thing at a time: do the tests notice? Minutes
 	$(RUN) bench/mutation.py
 
 bench: $(VENV)/stamp data/digits  ## training side by side with a plain loop and other programs, a short form: minutes
