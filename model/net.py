@@ -121,8 +121,8 @@ def _backbone(params: Params, num_classes: int, model_dir: Path | None, library:
 
 
 def _plain(net: nn.Module, num_classes: int) -> Backbone:
-    head = declared_head(net) or tuple(filter(None, [heads.classifier(net, num_classes)]))
-    return Backbone(net, head, lambda state: state)
+    head = heads.classifier(net, num_classes)
+    return Backbone(net, declared_head(net) or ((head,) if head else ()), lambda state: state)
 
 
 def _refuse_one_size(net: nn.Module, params: Params) -> None:

@@ -89,10 +89,9 @@ def make_optimizer(
     kind = select(name, OPTIMIZERS, "optimizer")
     if name in REFUSED:
         raise UserError(f'optimizer "{name}" {REFUSED[name]}')
-    other = next((key for key, parameter in net.named_parameters() if parameter.ndim != 2), None)
-    if name == "Muon" and other:
+    if name == "Muon" and (others := [key for key, parameter in net.named_parameters() if parameter.ndim != 2]):
         raise UserError(
-            f'optimizer "Muon" takes matrices only, and {other} is none: choose AdamW, or SGD with nesterov'
+            f'optimizer "Muon" takes matrices only, and {others[0]} is none: choose AdamW, or SGD with nesterov'
         )
     known = catalogue()[name] or frozenset()
     for key in arguments:

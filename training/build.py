@@ -79,8 +79,9 @@ def build(
     if params.batch_size < processes.count:
         raise UserError(f"batch_size is {params.batch_size}: too few images to share among {processes.count} processes")
     begun = {} if normalize is None else {"pretrain": False, "normalize": normalize}
+    started = params.model_copy(update=begun)
     torch.manual_seed(params.seed)  # the net's first weights
-    built = build_net(params.model_copy(update=begun), num_classes, folder.path)
+    built = build_net(started, num_classes, folder.path)
     groups = _groups(built.net, params, num_classes)
     net = processes.prepare(machine.take(built.net))
     if params.compile:
@@ -89,8 +90,7 @@ def build(
     optimizer = make_optimizer(params.optimizer, params.optimizer_arguments, net, groups, rates, params.wd)
     types = ("train", "valid")
     share = Share(processes.index, processes.count, processes.sharers)
-    statistics = built.statistics if normalize is None else (normalize.mean, normalize.std)
-    loaders = fetch_dataloader(types, data.root, params, machine.device, statistics, data, folder.unlock, share)
+    loaders = fetch_dataloader(types, data.root, started, machine.device, built.statistics, data, folder.unlock, share)
     steps = -(-len(loaders["train"]) // params.gradient_accumulation)
     schedule = make_schedule(params, optimizer, steps)
 
